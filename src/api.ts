@@ -1,0 +1,74 @@
+import type { KeelsonError } from './base/errors.js';
+import type { LogId, NodeId, Role } from './engine/types.js';
+
+/** Options that every asynchronous method takes. */
+export interface CallOptions {
+  /** Gives up waiting. A write that was already appended may still commit: outcome `unknown`. */
+  readonly signal?: AbortSignal;
+  /** Time for the whole call, ms. Default: `limits.callTimeoutMs` of the configuration. */
+  readonly timeoutMs?: number;
+}
+
+export interface WriteResult<Response> {
+  readonly response: Response;
+  readonly logId: LogId;
+}
+
+/**
+ * - `linearizable` (default): sees every write that was acknowledged anywhere before the call.
+ * - `local`: what this node has applied, at once; may be old.
+ * - `{ atLeast }`: waits until this node has applied that log id.
+ */
+export type Consistency = 'linearizable' | 'local' | { readonly atLeast: Pick<LogId, 'index'> };
+
+export interface ReadOptions extends CallOptions {
+  readonly consistency?: Consistency;
+}
+
+/** An immutable snapshot of what a node knows. */
+export interface Status {
+  readonly nodeId: NodeId;
+  readonly clusterId: string;
+  readonly incarnation: string;
+  readonly state: Role | 'stopped';
+  readonly term: number;
+  /** Node id of the leader, undefined when none is known. */
+  readonly leader: NodeId | undefined;
+  readonly leaderAddress: string | undefined;
+  readonly lastLogIndex: number;
+  readonly flushedIndex: number;
+  readonly committedIndex: number;
+  readonly appliedIndex: number;
+  readonly voters: readonly NodeId[];
+  readonly learners: readonly NodeId[];
+  readonly addresses: Readonly<Record<NodeId, string>>;
+  /** Writes accepted and not yet answered. */
+  readonly pendingWrites: number;
+  /** On a leader: highest index that each peer is known to hold durably. */
+  readonly matchIndexes: Readonly<Record<NodeId, number>>;
+  /** Why the node has stopped, if it has. */
+  readonly failure: KeelsonError | undefined;
+}
+
+export interface RaftEvents {
+  status: [status: Status];
+  leader: [leader: { readonly nodeId: NodeId | undefined; readonly term: number }];
+  membership: [
+    membership: { readonly voters: readonly NodeId[]; readonly learners: readonly NodeId[] },
+  ];
+  error: [error: KeelsonError];
+}
+
+/** The part of a `Raft` that a server needs; what `keelson/http` is written against. */
+export interface RaftHandle<Command, Response, Query, Answer> {
+  write(command: Command, options?: CallOptions): Promise<WriteResult<Response>>;
+  writeMany(commands: readonly Command[], options?: CallOptions): Promise<WriteResult<Response>[]>;
+  read(query: Query, options?: ReadOptions): Promise<Answer>;
+  /** Resolves when this node has applied everything acknowledged before the call. */
+  readBarrier(options?: CallOptions): Promise<void>;
+  status(): Status;
+  waitFor(predicate: (status: Status) => boolean, options?: CallOptions): Promise<Status>;
+  /** Resolves when proposals are accepted again after KEELSON_OVERLOADED; at once if they are. */
+  writable(options?: CallOptions): Promise<void>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,28 @@
+import type { EntriesLease } from '../storage/log-store.js';
+
+/**
+ * Where a state machine runs: on the main thread (given as an object) or in a worker (given as a
+ * module URL). Applies of one machine are ordered; one `apply` may be followed by the next before
+ * the first has completed.
+ */
+export interface MachineHost {
+  /** Loads and opens the machine; resolves with the index of its last applied entry (0: empty). */
+  open(): Promise<number>;
+  /**
+   * Applies the entries `firstIndex … lastIndex` of the lease (which may hold more). The host
+   * retains the lease while it needs it. Entries that are not of kind application get the response
+   * `undefined` and do not reach the machine. Completion comes through `MachineEvents.applied`.
+   */
+  apply(lease: EntriesLease, firstIndex: number, lastIndex: number): void;
+  query(query: unknown): Promise<unknown>;
+  /** Encodes a command with the machine's codec. */
+  encode(command: unknown): Uint8Array;
+  close(): Promise<void>;
+}
+
+export interface MachineEvents {
+  /** `responses[i]` answers entry `firstIndex + i`. */
+  applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void;
+  /** The machine is lost (it threw, or its worker died): the group stops. */
+  failed(error: Error): void;
+}

@@ -1,0 +1,149 @@
+/**
+ * The exports of the one WASM module, as `assembly/index.ts` declares them. All pointers are byte
+ * offsets into the shared memory. Indexes, terms and times cross as f64 (exact below 2^53), so that
+ * no call needs a BigInt. Every instance is stateless: all state lives at pointers passed in.
+ */
+export interface KeelsonExports {
+  /** XXH3-64 (seed 0) of `length` bytes at `pointer`; writes the u64 to `out`. */
+  xxh3(pointer: number, length: number, out: number): void;
+
+  /**
+   * Completes a block whose payloads already stand behind its item table: writes the block header,
+   * all items and their checksums. `lengths` points to one u32 per entry.
+   * Returns the bytes of the block.
+   */
+  encodeBlock(
+    block: number,
+    group: number,
+    count: number,
+    firstIndex: number,
+    term: number,
+    time: number,
+    kind: number,
+    lengths: number,
+  ): number;
+
+  /**
+   * Verifies the consecutive blocks in [pointer, pointer + length): structure, every checksum, group,
+   * consecutive indexes from `expectedFirst` on, terms that never decrease, safe integers. Reads
+   * nothing outside. Writes a summary to `out` (see BLOCKS_SUMMARY), at most `maxRuns` term runs and
+   * `maxMarks` marks of entries of kind membership. Returns 0, or an error code (see VERIFY_ERROR).
+   */
+  verifyBlocks(
+    pointer: number,
+    length: number,
+    group: number,
+    expectedFirst: number,
+    out: number,
+    maxRuns: number,
+    maxMarks: number,
+  ): number;
+
+  /**
+   * Seals the batch at `batch`: blocks and hard states already stand behind the header room; computes
+   * the checksums, writes the header, zeroes the padding and writes the repeated hard states.
+   * `lsn`, `segment` and `epoch` cross as f64. Also stamps `lsn` into each hard state and seals it.
+   * Returns the padded total length.
+   */
+  sealBatch(
+    batch: number,
+    flags: number,
+    lane: number,
+    lsn: number,
+    segment: number,
+    epoch: number,
+    blocks: number,
+    items: number,
+    blocksLength: number,
+    hardStates: number,
+  ): number;
+
+  /**
+   * Verifies one batch in [pointer, pointer + available): header, body checksum, every item, hard
+   * states, padding. Does not require consecutive indexes between blocks or a single group. Returns 0
+   * or an error code.
+   */
+  verifyBatch(pointer: number, available: number): number;
+
+  // The log index of one group: see src/wasm/log-index.ts, which is its only caller.
+  /** Bytes that an index descriptor needs. */
+  indexDescriptorBytes(): number;
+  indexInit(descriptor: number, firstIndex: number): void;
+  /**
+   * Appends the entries of consecutive blocks which stand at `pointer` and start at file position
+   * `position` of `segment`. The chunk directory must already have room. Returns the new last index.
+   */
+  indexAppendBlocks(
+    descriptor: number,
+    pointer: number,
+    length: number,
+    segment: number,
+    position: number,
+  ): number;
+  indexTruncateAfter(descriptor: number, lastIndex: number): void;
+  /**
+   * From `firstIndex` up to `lastIndex` and `maxBytes` (at least one entry), writes coalesced extents
+   * (see EXTENT) to `out`, at most `maxExtents`. Returns their count.
+   */
+  indexScan(
+    descriptor: number,
+    firstIndex: number,
+    lastIndex: number,
+    maxBytes: number,
+    out: number,
+    maxExtents: number,
+  ): number;
+  /** Term of an entry, or 0 when it is not in the index. */
+  indexTerm(descriptor: number, index: number): number;
+  /** First index in [firstIndex, lastIndex] of the blocks whose term differs from the index; 0 if none. */
+  indexConflict(descriptor: number, pointer: number, length: number): number;
+}
+
+/** What `verifyBlocks` writes. */
+export const BLOCKS_SUMMARY = {
+  bytes: 48,
+  offset: {
+    firstIndex: 0, // f64
+    lastIndex: 8, // f64
+    lastTerm: 16, // f64
+    lastTime: 24, // f64
+    items: 32, // u32
+    runs: 36, // u32, count; then follow the runs, 16 bytes each: f64 first index, f64 term
+    marks: 40, // u32, count; behind the room for maxRuns: 16 bytes each: f64 index, u32 payload pointer, u32 length
+    blocks: 44, // u32
+  },
+} as const;
+
+/** One coalesced range of entries in a segment file: their items and their payloads. */
+export const EXTENT = {
+  bytes: 32,
+  offset: {
+    segment: 0, // u32
+    items: 4, // u32, count
+    firstIndex: 8, // f64
+    itemPosition: 16, // u32, file position of the first item
+    payloadPosition: 20, // u32, file position of the first payload
+    payloadLength: 24, // u32, bytes of all payloads
+    reserved: 28, // u32
+  },
+} as const;
+
+/** Return codes of the verifying calls; 0 is success. */
+export const VERIFY_ERROR = {
+  truncated: 1,
+  magic: 2,
+  version: 3,
+  lengths: 4,
+  group: 5,
+  index: 6,
+  term: 7,
+  kind: 8,
+  reserved: 9,
+  headerChecksum: 10,
+  bodyChecksum: 11,
+  entryChecksum: 12,
+  hardState: 13,
+  padding: 14,
+  tooManyRuns: 15,
+  unsafeInteger: 16,
+} as const;
