@@ -4,11 +4,15 @@
  * threads, or inline in a simulation. Errors are the system's own, with `code` (`ENOSPC`, `EIO`, …).
  */
 export interface Disk {
-  /** `direct` asks for writes that bypass the page cache and are durable on return, where possible. */
+  /**
+   * `direct` asks for writes that bypass the page cache and are durable on return, where possible.
+   * All reads and writes of a direct file are aligned to 4 KiB: position, length and address.
+   */
   open(path: string, options: OpenOptions): DiskFile;
   exists(path: string): boolean;
   /** Names in a directory, sorted. */
   list(path: string): string[];
+  /** Makes a directory and its parents, durably; nothing happens when it is there. */
   makeDirectory(path: string): void;
   rename(from: string, to: string): void;
   remove(path: string): void;

@@ -1,0 +1,126 @@
+/**
+ * The bytes of one file of the disk in memory: durable pages of 4 KiB and a durable size, and over
+ * them the pages and the size that were written since the last sync.
+ *
+ * A durable page is never changed in place, so a crash image shares pages with its origin.
+ */
+import type { SeededRandom } from '../base/random.js';
+
+export const PAGE_BYTES = 4096;
+/** What a disk writes as a whole; a page that was under way may be torn at one of these. */
+const SECTOR_BYTES = 512;
+
+/** Most pages of a segment are zero: they share this one. */
+const ZERO_PAGE: Uint8Array = new Uint8Array(PAGE_BYTES);
+
+export class Inode {
+  size = 0;
+  private durableSize = 0;
+  private durable: Map<number, Uint8Array> = new Map();
+  private unsynced: Map<number, Uint8Array> = new Map();
+  /** Pages whose sync failed: read as written while the system runs, gone after a crash. */
+  private lost: Map<number, Uint8Array> = new Map();
+
+  pageCount(): number {
+    return Math.ceil(this.size / PAGE_BYTES);
+  }
+
+  read(view: Uint8Array, position: number): number {
+    const length = Math.max(0, Math.min(view.length, this.size - position));
+    let done = 0;
+    while (done < length) {
+      const place = position + done;
+      const offset = place % PAGE_BYTES;
+      const count = Math.min(PAGE_BYTES - offset, length - done);
+      const page = this.page((place - offset) / PAGE_BYTES);
+      view.set(page.subarray(offset, offset + count), done);
+      done += count;
+    }
+    return length;
+  }
+
+  /** Writes as far as there is room; returns whether all was written. */
+  write(view: Uint8Array, position: number, roomBytes: number): boolean {
+    const end = Math.min(position + view.length, this.pageCount() * PAGE_BYTES + roomBytes);
+    const length = Math.max(0, end - position);
+    let done = 0;
+    while (done < length) {
+      const place = position + done;
+      const offset = place % PAGE_BYTES;
+      const count = Math.min(PAGE_BYTES - offset, length - done);
+      this.writePage((place - offset) / PAGE_BYTES, offset, view.subarray(done, done + count));
+      done += count;
+    }
+    if (length > 0) this.size = Math.max(this.size, position + length);
+    return length === view.length;
+  }
+
+  makeDurable(): void {
+    for (const [number, page] of this.unsynced) {
+      this.durable.set(number, page);
+      this.lost.delete(number);
+    }
+    this.unsynced = new Map();
+    this.durableSize = this.size;
+  }
+
+  forgetUnsynced(): void {
+    for (const [number, page] of this.unsynced) this.lost.set(number, page);
+    this.unsynced = new Map();
+  }
+
+  /** The file as found after power loss; without `random` nothing unsynced survives. */
+  afterCrash(random: SeededRandom | undefined): Inode {
+    const copy = new Inode();
+    copy.durable = new Map(this.durable);
+    copy.durableSize = random?.chance(0.5) === true ? this.size : this.durableSize;
+    copy.size = copy.durableSize;
+    if (random === undefined) return copy;
+    for (const [number, page] of this.unsynced) {
+      if (random.chance(0.5)) continue;
+      copy.durable.set(
+        number,
+        random.chance(0.25) ? this.torn(number, page, random) : copyOf(page),
+      );
+    }
+    // What lies beyond the size that survived does not come back when the file grows again.
+    for (const number of copy.durable.keys()) {
+      if (number * PAGE_BYTES >= copy.size) copy.durable.delete(number);
+    }
+    return copy;
+  }
+
+  private torn(number: number, page: Uint8Array, random: SeededRandom): Uint8Array {
+    const mixed = copyOf(this.durable.get(number) ?? ZERO_PAGE);
+    for (let offset = 0; offset < PAGE_BYTES; offset += SECTOR_BYTES) {
+      if (random.chance(0.5)) mixed.set(page.subarray(offset, offset + SECTOR_BYTES), offset);
+    }
+    return mixed;
+  }
+
+  private page(number: number): Uint8Array {
+    return (
+      this.unsynced.get(number) ?? this.lost.get(number) ?? this.durable.get(number) ?? ZERO_PAGE
+    );
+  }
+
+  private writePage(number: number, offset: number, bytes: Uint8Array): void {
+    if (bytes.length === PAGE_BYTES) {
+      this.unsynced.set(number, Buffer.compare(bytes, ZERO_PAGE) === 0 ? ZERO_PAGE : copyOf(bytes));
+      return;
+    }
+    let page = this.unsynced.get(number);
+    if (page === undefined || page === ZERO_PAGE) {
+      page = copyOf(this.page(number));
+      this.unsynced.set(number, page);
+    }
+    page.set(bytes, offset);
+  }
+}
+
+function copyOf(bytes: Uint8Array): Uint8Array {
+  // Not `slice`: on a Buffer that is a view of the same bytes.
+  const copy = new Uint8Array(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
