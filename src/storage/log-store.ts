@@ -13,6 +13,8 @@ import type { IoId, LogIndex, RecoveredLog, Term, TermRun } from '../engine/type
 export interface LogStore {
   /** What recovery found; called once per group, before anything else. */
   recovered(group: number): RecoveredLog;
+  /** Time of the last entry of the log that recovery found, ms since the epoch; 0 when it is empty. */
+  lastTime(group: number): number;
 
   /**
    * Encodes payloads as one block of consecutive entries. Copies each payload once.
