@@ -9,7 +9,10 @@ import type { NodeId } from '../engine/types.js';
 export interface Network {
   /** Binds and begins to accept; resolves with the bound address `host:port`. */
   start(handler: NetworkHandler): Promise<string>;
-  /** Whom to keep connections to. Names are resolved on every connect. */
+  /**
+   * Whom to keep connections to. Names are resolved on every connect. A peer that is taken out is
+   * cut off without `disconnected`.
+   */
   setPeers(peers: ReadonlyMap<NodeId, string>): void;
   /** Queues a control message; dropped when the peer is not connected or its queue is full. */
   send(target: NodeId, message: ControlMessage): void;
