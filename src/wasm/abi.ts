@@ -4,29 +4,32 @@
  * no call needs a BigInt. Every instance is stateless: all state lives at pointers passed in.
  */
 export interface KeelsonExports {
-  /** XXH3-64 (seed 0) of `length` bytes at `pointer`; writes the u64 to `out`. */
+  /** Writes the constant tables to CONSTANTS; once, by the creator of the memory. */
+  writeConstants(): void;
+
+  /** XXH3-64 (seed 0) of `length` bytes at `pointer`; writes the u64 to `out`. Checks no bounds. */
   xxh3(pointer: number, length: number, out: number): void;
 
   /**
-   * Completes a block whose payloads already stand behind its item table: writes the block header,
-   * all items and their checksums. `lengths` points to one u32 per entry.
-   * Returns the bytes of the block.
+   * Completes a block whose payloads already stand behind its item table, and whose items already
+   * hold the length of their payload (ITEM.offset.length): writes the block header, all other fields
+   * and the checksums. Returns the bytes of the block, or 0 when it would leave [block, block + room).
    */
   encodeBlock(
     block: number,
+    room: number,
     group: number,
     count: number,
     firstIndex: number,
     term: number,
     time: number,
     kind: number,
-    lengths: number,
   ): number;
 
   /**
    * Verifies the consecutive blocks in [pointer, pointer + length): structure, every checksum, group,
-   * consecutive indexes from `expectedFirst` on, terms that never decrease, safe integers. Reads
-   * nothing outside. Writes a summary to `out` (see BLOCKS_SUMMARY), at most `maxRuns` term runs and
+   * consecutive indexes from `expectedFirst` on, terms that never decrease, kinds of log entries,
+   * safe integers. Reads nothing outside. Writes a summary to `out` (see BLOCKS_SUMMARY), at most `maxRuns` term runs and
    * `maxMarks` marks of entries of kind membership. Returns 0, or an error code (see VERIFY_ERROR).
    */
   verifyBlocks(
@@ -43,10 +46,12 @@ export interface KeelsonExports {
    * Seals the batch at `batch`: blocks and hard states already stand behind the header room; computes
    * the checksums, writes the header, zeroes the padding and writes the repeated hard states.
    * `lsn`, `segment` and `epoch` cross as f64. Also stamps `lsn` into each hard state and seals it.
-   * Returns the padded total length.
+   * Returns the padded total length, or 0 when it would leave [batch, batch + room) or a flag is
+   * unknown.
    */
   sealBatch(
     batch: number,
+    room: number,
     flags: number,
     lane: number,
     lsn: number,
@@ -66,12 +71,12 @@ export interface KeelsonExports {
   verifyBatch(pointer: number, available: number): number;
 
   // The log index of one group: see src/wasm/log-index.ts, which is its only caller.
-  /** Bytes that an index descriptor needs. */
-  indexDescriptorBytes(): number;
-  indexInit(descriptor: number, firstIndex: number): void;
   /**
    * Appends the entries of consecutive blocks which stand at `pointer` and start at file position
-   * `position` of `segment`. The chunk directory must already have room. Returns the new last index.
+   * `position` of `segment`; entries of the index from their first index on are replaced. Returns
+   * the new last index; 0 when the blocks are malformed or leave a gap; -1 when there is no room,
+   * and then the descriptor says how many entries and runs the index must have room for
+   * (`wantedEntries`, `wantedRuns`). Nothing is changed unless it succeeds.
    */
   indexAppendBlocks(
     descriptor: number,
@@ -95,9 +100,21 @@ export interface KeelsonExports {
   ): number;
   /** Term of an entry, or 0 when it is not in the index. */
   indexTerm(descriptor: number, index: number): number;
-  /** First index in [firstIndex, lastIndex] of the blocks whose term differs from the index; 0 if none. */
+  /**
+   * First index of the blocks that the index holds under another term; 0 if none. The blocks must
+   * have been verified: it stops at the first that is malformed.
+   */
   indexConflict(descriptor: number, pointer: number, length: number): number;
 }
+
+/** Tables at fixed addresses, which the creator of the memory writes and every instance reads. */
+export const CONSTANTS = {
+  /** Everything below belongs to the tables; pointer 0 stays invalid. */
+  bytes: 256,
+  offset: {
+    secret: 64, // the 192 bytes of the XXH3 secret
+  },
+} as const;
 
 /** What `verifyBlocks` writes. */
 export const BLOCKS_SUMMARY = {
@@ -146,4 +163,44 @@ export const VERIFY_ERROR = {
   padding: 14,
   tooManyRuns: 15,
   unsafeInteger: 16,
+  tooManyMarks: 17,
+} as const;
+
+/**
+ * State of the log index of one group: 16 bytes for an entry, in chunks, and the terms beside them as
+ * runs. Slot 0 of the first chunk belongs to `firstIndex`.
+ */
+export const INDEX_DESCRIPTOR = {
+  bytes: 64,
+  offset: {
+    firstIndex: 0, // u64
+    nextIndex: 8, // u64, last index + 1
+    directory: 16, // u32, pointer to one u32 pointer per chunk
+    chunks: 20, // u32, count
+    runs: 24, // u32, pointer to TERM_RUN
+    runCount: 28, // u32
+    runCapacity: 32, // u32
+    wantedEntries: 36, // u32, from `firstIndex` on
+    wantedRuns: 40, // u32
+  },
+} as const;
+
+export const INDEX_ENTRY = {
+  bytes: 16,
+  offset: {
+    segment: 0, // u32
+    itemPosition: 4, // u32, file position of the item
+    payloadPosition: 8, // u32, file position of the payload
+    length: 12, // u32, bytes of the payload
+  },
+} as const;
+
+export const INDEX_CHUNK_ENTRIES = 4096;
+
+export const TERM_RUN = {
+  bytes: 16,
+  offset: {
+    firstIndex: 0, // u64
+    term: 8, // u64
+  },
 } as const;

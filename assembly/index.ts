@@ -1,0 +1,16 @@
+/** The ABI: exports only. Their contract is src/wasm/abi.ts. */
+import { hash } from './checksum';
+
+export { encodeBlock, sealBatch, verifyBatch, verifyBlocks } from './batch';
+export { writeConstants } from './checksum';
+export {
+  indexAppendBlocks,
+  indexConflict,
+  indexScan,
+  indexTerm,
+  indexTruncateAfter,
+} from './log-index';
+
+export function xxh3(pointer: usize, length: usize, out: usize): void {
+  store<u64>(out, hash(pointer, length));
+}
