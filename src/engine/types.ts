@@ -70,6 +70,8 @@ export interface RecoveredLog {
   readonly lastIndex: LogIndex;
   /** Highest commit index that was recorded, never beyond `lastIndex`. */
   readonly committed: LogIndex;
+  /** What a durable state machine holds already; by default what was purged. Never beyond `lastIndex`. */
+  readonly applied?: LogIndex;
   /** All memberships in the kept entries (and the snapshot), ascending by index. */
   readonly memberships: readonly StoredMembership[];
 }
