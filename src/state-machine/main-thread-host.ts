@@ -1,0 +1,190 @@
+/**
+ * Runs a machine that was given as an object, on the main thread. It applies in slices, so that
+ * heartbeats and sockets live beside a long queue: a slice ends after `applySliceMs`, and the rest goes
+ * to the end of the scheduler's run queue. One `apply` call of the machine is sized by what earlier
+ * calls took, between one entry and `maxApplyEntries`.
+ *
+ * An idle host applies within the call, so `events.applied` may come before `apply` returns.
+ */
+import { invariant } from '../base/assert.js';
+import { KeelsonError } from '../base/errors.js';
+import type { Scheduler } from '../base/scheduler.js';
+import type { EntriesLease } from '../storage/log-store.js';
+import { applyNext } from './apply-step.js';
+import { msgpackCodec } from './codec.js';
+import { EntryCursor } from './entry-decoder.js';
+import type { MachineEvents, MachineHost } from './machine-host.js';
+import { queryFailed } from './query-error.js';
+import type { AnyStateMachine, Codec } from './state-machine.js';
+
+export interface ApplyLimits {
+  /** Entries in one `apply` call of the machine. */
+  readonly maxApplyEntries: number;
+  /** Payload bytes in one `apply` call of the machine (at least one entry). */
+  readonly maxApplyBytes: number;
+  /** Time after which the main thread yields, ms. */
+  readonly applySliceMs: number;
+}
+
+export interface MainThreadHostOptions {
+  readonly group: number;
+  readonly events: MachineEvents;
+  readonly scheduler: Scheduler;
+  readonly limits: ApplyLimits;
+  /** In place of the machine's own codec. */
+  readonly codec?: Codec<unknown> | undefined;
+}
+
+const FIRST_CALL_ENTRIES = 64;
+
+export class MainThreadHost implements MachineHost {
+  private readonly machine: AnyStateMachine;
+  private readonly group: number;
+  private readonly events: MachineEvents;
+  private readonly scheduler: Scheduler;
+  private readonly limits: ApplyLimits;
+  private readonly codec: Codec<unknown>;
+  private readonly resume: () => void;
+  private queue: QueuedApply[] = [];
+  private lastAccepted = 0;
+  private callEntries: number;
+  /** A slice runs, or one is in the run queue. */
+  private busy = false;
+  private failure: KeelsonError | undefined;
+  private closed = false;
+
+  constructor(machine: AnyStateMachine, options: MainThreadHostOptions) {
+    this.machine = machine;
+    this.group = options.group;
+    this.events = options.events;
+    this.scheduler = options.scheduler;
+    this.limits = options.limits;
+    this.codec = options.codec ?? machine.codec ?? msgpackCodec;
+    this.callEntries = Math.min(FIRST_CALL_ENTRIES, options.limits.maxApplyEntries);
+    this.resume = () => this.runSlice();
+  }
+
+  get version(): number {
+    return this.machine.version ?? 1;
+  }
+
+  async open(): Promise<number> {
+    this.lastAccepted = checkLastApplied((await this.machine.open?.()) ?? 0);
+    return this.lastAccepted;
+  }
+
+  apply(lease: EntriesLease, firstIndex: number, lastIndex: number): void {
+    if (this.closed || this.failure !== undefined) return;
+    if (firstIndex !== this.lastAccepted + 1 || lastIndex < firstIndex) {
+      invariant(false, `apply of ${firstIndex}…${lastIndex} must follow ${this.lastAccepted}`);
+    }
+    this.lastAccepted = lastIndex;
+    lease.retain();
+    const cursor = new EntryCursor(lease.parts, firstIndex, lastIndex, this.codec);
+    this.queue.push({ lease, cursor });
+    if (!this.busy) this.runSlice();
+  }
+
+  query(query: unknown): Promise<unknown> {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    if (this.closed) return Promise.reject(closedError(this.group));
+    return this.answer(query);
+  }
+
+  encode(command: unknown): Uint8Array {
+    return this.codec.encode(command);
+  }
+
+  /** Digest of the machine's state, or undefined if it has none. */
+  async digest(): Promise<string | undefined> {
+    return await this.machine.digest?.();
+  }
+
+  async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
+    this.releaseAll();
+    await this.machine.close?.();
+  }
+
+  private async answer(query: unknown): Promise<unknown> {
+    try {
+      return await this.machine.query(query);
+    } catch (error) {
+      throw queryFailed(error);
+    }
+  }
+
+  private runSlice(): void {
+    this.busy = true;
+    const { limits, scheduler, queue } = this;
+    const started = scheduler.now();
+    let before = started;
+    try {
+      while (queue.length > 0) {
+        this.step(queue[0]!);
+        const now = scheduler.now();
+        this.adapt(now - before);
+        before = now;
+        if (queue.length > 0 && now - started >= limits.applySliceMs) {
+          scheduler.enqueue(this.resume);
+          return;
+        }
+      }
+      this.busy = false;
+    } catch (error) {
+      this.busy = false;
+      throw error;
+    }
+  }
+
+  private step({ lease, cursor }: QueuedApply): void {
+    const { machine, group, limits } = this;
+    let applied: ReturnType<typeof applyNext>;
+    try {
+      applied = applyNext(machine, cursor, group, this.callEntries, limits.maxApplyBytes);
+    } catch (error) {
+      this.failure = error as KeelsonError;
+      this.releaseAll();
+      this.events.failed(this.failure);
+      return;
+    }
+    if (cursor.done) {
+      this.queue.shift();
+      lease.release();
+    }
+    this.events.applied(applied.firstIndex, applied.lastIndex, applied.responses);
+  }
+
+  /** Keeps one call well within a slice, whatever an entry costs this machine. */
+  private adapt(elapsedMs: number): void {
+    const { applySliceMs, maxApplyEntries } = this.limits;
+    if (elapsedMs > applySliceMs) this.callEntries = Math.max(1, this.callEntries >> 1);
+    else if (elapsedMs * 4 < applySliceMs && this.callEntries < maxApplyEntries) {
+      this.callEntries = Math.min(maxApplyEntries, this.callEntries * 2);
+    }
+  }
+
+  private releaseAll(): void {
+    for (const { lease } of this.queue.splice(0)) lease.release();
+  }
+}
+
+interface QueuedApply {
+  readonly lease: EntriesLease;
+  readonly cursor: EntryCursor<unknown>;
+}
+
+/** What a machine's `open` returned must be an index. */
+export function checkLastApplied(lastApplied: unknown): number {
+  if (Number.isSafeInteger(lastApplied) && (lastApplied as number) >= 0)
+    return lastApplied as number;
+  throw new KeelsonError(
+    'KEELSON_STATE_MACHINE_FAILED',
+    `open of the state machine must return the index of its last applied entry, and returned ${lastApplied}`,
+  );
+}
+
+export function closedError(group: number): KeelsonError {
+  return new KeelsonError('KEELSON_CLOSED', `the state machine of group ${group} is closed`);
+}
