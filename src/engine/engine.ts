@@ -92,12 +92,20 @@ export class Engine {
 
   // Local events
 
-  /** Starts a fresh cluster; the same membership on every initial member. Refused on any other log. */
+  /**
+   * Whether this node has never taken part in anything, so that `bootstrap` is allowed. A crash may
+   * have kept the vote of an earlier bootstrap without its entry.
+   */
+  get isPristine(): boolean {
+    const { log, vote, memberships } = this.state;
+    const unused = vote.term <= 1 && vote.nodeId === 0 && log.lastIndex === 0;
+    return unused && memberships.effective === undefined;
+  }
+
+  /** Starts a fresh cluster; the same membership on every initial member. Only on a pristine node. */
   bootstrap(membership: Membership): void {
     const { state } = this;
-    const { log, vote } = state;
-    invariant(vote.term === 0 && log.lastIndex === 0, 'bootstrap on a pristine log', log.lastIndex);
-    invariant(state.memberships.effective === undefined, 'bootstrap without a membership');
+    invariant(this.isPristine, 'bootstrap on a pristine node', state.term, state.log.lastIndex);
     state.saveVote({ term: 1, nodeId: 0, committed: false });
     const index = state.append('bootstrap', 1);
     state.appendMembership({ index, membership });

@@ -85,6 +85,8 @@ export class TestNode {
   /** Replicate commands that the test wants to answer itself. */
   heldReplicates: Replicate[] | undefined;
   connected: (peer: NodeId) => boolean = () => true;
+  /** Sees every command before it is run. */
+  observe: (command: Command) => void = () => {};
   private readonly out: (packet: Packet) => void;
   private incoming: readonly TestEntry[] = [];
   private incomingFirstIndex = 0;
@@ -107,6 +109,7 @@ export class TestNode {
     this.toApply = 0;
     this.readsReady = [];
     this.readsFailed = [];
+    if (this.heldReplicates) this.heldReplicates = [];
     const config = { ...this.config, seed: this.config.seed + this.life };
     this.engine = new Engine(config, this.disk.recover(), nowMs);
     this.drain();
@@ -185,10 +188,20 @@ export class TestNode {
     this.drain();
   }
 
+  /** Answers a held Replicate, unless what it asks for does not hold any more. */
+  answerHeld(command: Replicate): void {
+    this.heldReplicates = this.heldReplicates?.filter((held) => held !== command);
+    const { engine } = this;
+    if (engine.role === 'leader' && engine.term === command.term) this.replicate(command);
+    else engine.replicateFailed(command.target, command.session);
+    this.drain();
+  }
+
   private drain(): void {
     for (let commands = this.engine.takeCommands(); commands.length > 0; ) {
       for (const command of commands) {
         this.trace.push(command);
+        this.observe(command);
         this.run(command);
       }
       commands = this.engine.takeCommands();
@@ -198,15 +211,15 @@ export class TestNode {
   private run(command: Command): void {
     switch (command.type) {
       case 'SaveVote':
-        this.write1(command.io, () => {});
+        this.enqueue(command.io, () => {});
         break;
       case 'AdvanceIo':
-        this.write1(command.io, () => {});
+        this.enqueue(command.io, () => {});
         break;
       case 'TruncateAfter': {
         const { index } = command;
         this.log.length = index;
-        this.write1(command.io, (disk) => {
+        this.enqueue(command.io, (disk) => {
           disk.entries.length = index;
         });
         break;
@@ -218,7 +231,7 @@ export class TestNode {
         }
         expect(this.log.length).toBe(command.firstIndex - 1);
         this.log.push(...entries);
-        this.write1(command.io, (disk) => {
+        this.enqueue(command.io, (disk) => {
           disk.entries.length = command.firstIndex - 1;
           disk.entries.push(...entries);
         });
@@ -287,7 +300,7 @@ export class TestNode {
     return { term, content, membership: undefined };
   }
 
-  private write1(io: IoId, run: (disk: Disk) => void): void {
+  private enqueue(io: IoId, run: (disk: Disk) => void): void {
     this.pending.push({
       io,
       run: (disk) => {
