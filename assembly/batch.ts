@@ -215,7 +215,7 @@ export function sealBatch(
 
   memory.fill(batch, 0, L.BATCH_BYTES);
   store<u32>(batch, L.BATCH_MAGIC, L.BATCH_OFFSET_MAGIC);
-  store<u16>(batch, L.BATCH_VERSION_NUMBER, L.BATCH_OFFSET_VERSION);
+  store<u16>(batch, L.BATCH_VERSION, L.BATCH_OFFSET_VERSION);
   store<u16>(batch, <u16>flags, L.BATCH_OFFSET_FLAGS);
   store<u32>(batch, lane, L.BATCH_OFFSET_LANE);
   store<u32>(batch, hardStates, L.BATCH_OFFSET_HARD_STATES);
@@ -285,7 +285,7 @@ export function verifyBatch(batch: usize, available: u32): u32 {
 
 /** What the header says of itself; its checksum has been verified. */
 function verifyBatchHeader(batch: usize): u32 {
-  if (load<u16>(batch, L.BATCH_OFFSET_VERSION) !== L.BATCH_VERSION_NUMBER) {
+  if (load<u16>(batch, L.BATCH_OFFSET_VERSION) !== L.BATCH_VERSION) {
     return L.VERIFY_ERROR_VERSION;
   }
   const known = L.BATCH_FLAG_CLEAN_SHUTDOWN | L.BATCH_FLAG_REPEATED;

@@ -1,7 +1,7 @@
 /**
  * The layouts of src/wasm/layout.ts and src/wasm/abi.ts once more, as constants that compile into
  * immediates. A test compares every one of them with its original: `ITEM.offset.index` is
- * `ITEM_INDEX`, `ITEM.bytes` is `ITEM_BYTES`.
+ * `ITEM_OFFSET_INDEX`, `ITEM.bytes` is `ITEM_BYTES`.
  */
 
 export const SECTOR_BYTES: u32 = 4096;
@@ -9,7 +9,7 @@ export const MAX_SAFE_INTEGER: u64 = 9007199254740991;
 
 export const BATCH_BYTES: u32 = 128;
 export const BATCH_MAGIC: u32 = 0x31424c4b;
-export const BATCH_VERSION_NUMBER: u16 = 1;
+export const BATCH_VERSION: u16 = 1;
 export const BATCH_OFFSET_MAGIC: usize = 0;
 export const BATCH_OFFSET_VERSION: usize = 4;
 export const BATCH_OFFSET_FLAGS: usize = 6;

@@ -1,0 +1,239 @@
+/**
+ * Where each entry of one group stands in the segment files, in shared memory: 16 bytes for an entry,
+ * a run for each change of term. All questions cost one crossing into WASM, however many entries they
+ * are about.
+ *
+ * The index grows by chunks and gives chunks that truncation emptied back to the heap. One thread
+ * owns it: the one that created the heap.
+ */
+import { invariant } from '../base/assert.js';
+import {
+  EXTENT,
+  INDEX_CHUNK_ENTRIES,
+  INDEX_DESCRIPTOR,
+  INDEX_ENTRY,
+  type KeelsonExports,
+  TERM_RUN,
+} from './abi.js';
+import type { SharedHeap } from './shared-heap.js';
+
+const CHUNK_BYTES = INDEX_CHUNK_ENTRIES * INDEX_ENTRY.bytes;
+const POINTER_BYTES = 4;
+/** The most extents one scan returns; who wants more goes on behind the last. */
+const MAX_EXTENTS = 64;
+
+/** Entries of one segment that stand side by side: their items, and their payloads. */
+export interface IndexExtent {
+  readonly segment: number;
+  readonly firstIndex: number;
+  /** How many entries. */
+  readonly items: number;
+  /** File position of the first item; the others follow at a stride of `ITEM.bytes`. */
+  readonly itemPosition: number;
+  /** File position of the first payload; the others follow without a gap. */
+  readonly payloadPosition: number;
+  /** Bytes of all payloads. */
+  readonly payloadLength: number;
+}
+
+export class LogIndex {
+  private readonly heap: SharedHeap;
+  private readonly exports: KeelsonExports;
+  private readonly descriptor: number;
+  private readonly extents: number;
+  private chunks: number[] = [];
+  private directory: number;
+  private directoryBytes = 16 * POINTER_BYTES;
+  private runs: number;
+  private runsBytes = 4 * TERM_RUN.bytes;
+  private first: number;
+  private last: number;
+
+  /** An empty index whose first entry will have `firstIndex`. */
+  constructor(heap: SharedHeap, firstIndex = 1) {
+    this.heap = heap;
+    this.exports = heap.exports;
+    this.descriptor = heap.allocate(INDEX_DESCRIPTOR.bytes);
+    this.extents = heap.allocate(MAX_EXTENTS * EXTENT.bytes);
+    this.directory = heap.allocate(this.directoryBytes);
+    this.runs = heap.allocate(this.runsBytes);
+    this.first = firstIndex;
+    this.last = firstIndex - 1;
+    heap.bytes.fill(0, this.descriptor, this.descriptor + INDEX_DESCRIPTOR.bytes);
+    const offset = INDEX_DESCRIPTOR.offset;
+    heap.view.setBigUint64(this.descriptor + offset.firstIndex, BigInt(firstIndex), true);
+    heap.view.setBigUint64(this.descriptor + offset.nextIndex, BigInt(firstIndex), true);
+    this.publishTables();
+  }
+
+  /** The first entry that is, or will be, in the index. */
+  get firstIndex(): number {
+    return this.first;
+  }
+
+  /** `firstIndex - 1` when the index is empty. */
+  get lastIndex(): number {
+    return this.last;
+  }
+
+  /** Bytes of the heap that the index holds. */
+  get bytes(): number {
+    const fixed = INDEX_DESCRIPTOR.bytes + MAX_EXTENTS * EXTENT.bytes;
+    return fixed + this.directoryBytes + this.runsBytes + this.chunks.length * CHUNK_BYTES;
+  }
+
+  /**
+   * Adds the entries of verified, consecutive blocks which stand at `pointer` in the shared memory
+   * and from `position` on in the file of `segment`. Entries that the index has from their first
+   * index on are replaced; all behind are forgotten. Returns the new last index.
+   * @throws KeelsonError KEELSON_OVERLOADED when the heap has no room; nothing is changed then.
+   */
+  appendBlocks(pointer: number, length: number, segment: number, position: number): number {
+    let last = this.callAppend(pointer, length, segment, position);
+    if (last < 0) {
+      this.makeRoom();
+      last = this.callAppend(pointer, length, segment, position);
+    }
+    invariant(last > 0, 'blocks for the index are whole, consecutive and leave no gap');
+    this.last = last;
+    return last;
+  }
+
+  /** Forgets all entries behind `index`. */
+  truncateAfter(index: number): void {
+    if (index >= this.last) return;
+    const last = Math.max(index, this.first - 1);
+    this.exports.indexTruncateAfter(this.descriptor, last);
+    this.last = last;
+    const needed = Math.ceil((last + 1 - this.first) / INDEX_CHUNK_ENTRIES);
+    while (this.chunks.length > needed) this.heap.release(this.chunks.pop()!, CHUNK_BYTES);
+    this.publishTables();
+  }
+
+  /** Term of an entry; 0 when the index does not have it. */
+  term(index: number): number {
+    return this.exports.indexTerm(this.descriptor, index);
+  }
+
+  /**
+   * The first entry of the verified blocks at `pointer` that the index has under another term; 0
+   * when there is none. Entries that the index does not have are no conflict.
+   */
+  conflict(pointer: number, length: number): number {
+    return this.exports.indexConflict(this.descriptor, pointer, length);
+  }
+
+  /**
+   * Extents of the entries from `firstIndex` up to `lastIndex`, as many as `maxBytes` allow (48 and
+   * the payload for an entry, 32 for an extent) but at least one entry, and at most 64 extents.
+   * Empty when the index does not have `firstIndex`.
+   */
+  scan(firstIndex: number, lastIndex: number, maxBytes: number): IndexExtent[] {
+    const count = this.exports.indexScan(
+      this.descriptor,
+      firstIndex,
+      lastIndex,
+      maxBytes,
+      this.extents,
+      MAX_EXTENTS,
+    );
+    const view = this.heap.view;
+    const offset = EXTENT.offset;
+    const extents: IndexExtent[] = [];
+    for (let i = 0; i < count; i++) {
+      const at = this.extents + i * EXTENT.bytes;
+      extents.push({
+        segment: view.getUint32(at + offset.segment, true),
+        firstIndex: view.getFloat64(at + offset.firstIndex, true),
+        items: view.getUint32(at + offset.items, true),
+        itemPosition: view.getUint32(at + offset.itemPosition, true),
+        payloadPosition: view.getUint32(at + offset.payloadPosition, true),
+        payloadLength: view.getUint32(at + offset.payloadLength, true),
+      });
+    }
+    return extents;
+  }
+
+  /** Ascending; all entries from `firstIndex` up to the next run carry `term`. */
+  termRuns(): { firstIndex: number; term: number }[] {
+    const view = this.heap.view;
+    const runs: { firstIndex: number; term: number }[] = [];
+    const count = view.getUint32(this.descriptor + INDEX_DESCRIPTOR.offset.runCount, true);
+    for (let i = 0; i < count; i++) {
+      const run = this.runs + i * TERM_RUN.bytes;
+      runs.push({
+        firstIndex: Number(view.getBigUint64(run + TERM_RUN.offset.firstIndex, true)),
+        term: Number(view.getBigUint64(run + TERM_RUN.offset.term, true)),
+      });
+    }
+    return runs;
+  }
+
+  /** Gives all memory back to the heap. The index must not be used any more. */
+  dispose(): void {
+    for (const chunk of this.chunks) this.heap.release(chunk, CHUNK_BYTES);
+    this.chunks = [];
+    this.heap.release(this.directory, this.directoryBytes);
+    this.heap.release(this.runs, this.runsBytes);
+    this.heap.release(this.extents, MAX_EXTENTS * EXTENT.bytes);
+    this.heap.release(this.descriptor, INDEX_DESCRIPTOR.bytes);
+  }
+
+  private callAppend(pointer: number, length: number, segment: number, position: number): number {
+    return this.exports.indexAppendBlocks(this.descriptor, pointer, length, segment, position);
+  }
+
+  private makeRoom(): void {
+    const offset = INDEX_DESCRIPTOR.offset;
+    const entries = this.heap.view.getUint32(this.descriptor + offset.wantedEntries, true);
+    const runs = this.heap.view.getUint32(this.descriptor + offset.wantedRuns, true);
+    const chunks = Math.ceil(entries / INDEX_CHUNK_ENTRIES);
+    try {
+      this.makeDirectoryRoom(chunks * POINTER_BYTES);
+      this.makeRunsRoom(runs * TERM_RUN.bytes);
+      while (this.chunks.length < chunks) {
+        const chunk = this.heap.allocate(CHUNK_BYTES);
+        const slot = this.directory + this.chunks.length * POINTER_BYTES;
+        this.heap.view.setUint32(slot, chunk, true);
+        this.chunks.push(chunk);
+      }
+    } finally {
+      this.publishTables();
+    }
+  }
+
+  private makeDirectoryRoom(bytes: number): void {
+    if (bytes <= this.directoryBytes) return;
+    const grown = 2 ** Math.ceil(Math.log2(bytes));
+    this.directory = this.moveTable(this.directory, this.directoryBytes, grown);
+    this.directoryBytes = grown;
+  }
+
+  private makeRunsRoom(bytes: number): void {
+    if (bytes <= this.runsBytes) return;
+    const grown = 2 ** Math.ceil(Math.log2(bytes));
+    this.runs = this.moveTable(this.runs, this.runsBytes, grown);
+    this.runsBytes = grown;
+  }
+
+  private moveTable(from: number, bytes: number, grownBytes: number): number {
+    const to = this.heap.allocate(grownBytes);
+    this.heap.bytes.copyWithin(to, from, from + bytes);
+    this.heap.release(from, bytes);
+    return to;
+  }
+
+  /** Tells the WASM side where the tables are now. */
+  private publishTables(): void {
+    const offset = INDEX_DESCRIPTOR.offset;
+    const view = this.heap.view;
+    view.setUint32(this.descriptor + offset.directory, this.directory, true);
+    view.setUint32(this.descriptor + offset.chunks, this.chunks.length, true);
+    view.setUint32(this.descriptor + offset.runs, this.runs, true);
+    view.setUint32(
+      this.descriptor + offset.runCapacity,
+      Math.floor(this.runsBytes / TERM_RUN.bytes),
+      true,
+    );
+  }
+}

@@ -1,0 +1,295 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { BLOCK, ITEM } from '../../dist/wasm/layout.js';
+import { type IndexExtent, LogIndex } from '../../dist/wasm/log-index.js';
+import { type Bench, type BlockSpec, createBench, encodeBlocks } from './support.js';
+
+/** An entry of the plain model. */
+interface Place {
+  readonly term: number;
+  readonly segment: number;
+  readonly itemPosition: number;
+  readonly payloadPosition: number;
+  readonly length: number;
+}
+
+class Model {
+  readonly firstIndex: number;
+  readonly places: Place[] = [];
+
+  constructor(firstIndex: number) {
+    this.firstIndex = firstIndex;
+  }
+
+  get lastIndex(): number {
+    return this.firstIndex + this.places.length - 1;
+  }
+
+  at(index: number): Place | undefined {
+    return this.places[index - this.firstIndex];
+  }
+
+  truncateAfter(index: number): void {
+    this.places.length = Math.min(this.places.length, Math.max(0, index + 1 - this.firstIndex));
+  }
+
+  append(specs: readonly BlockSpec[], segment: number, position: number): void {
+    this.truncateAfter(specs[0]!.firstIndex - 1);
+    let at = position;
+    for (const { payloads, term } of specs) {
+      let itemPosition = at + BLOCK.bytes;
+      let payloadPosition = itemPosition + payloads.length * ITEM.bytes;
+      for (const { length } of payloads) {
+        this.places.push({ term: term!, segment, itemPosition, payloadPosition, length });
+        itemPosition += ITEM.bytes;
+        payloadPosition += length;
+      }
+      at = payloadPosition;
+    }
+  }
+
+  termRuns(): { firstIndex: number; term: number }[] {
+    const runs: { firstIndex: number; term: number }[] = [];
+    this.places.forEach(({ term }, slot) => {
+      if (runs.at(-1)?.term !== term) runs.push({ firstIndex: this.firstIndex + slot, term });
+    });
+    return runs;
+  }
+
+  scan(first: number, last: number, maxBytes: number): IndexExtent[] {
+    const extents: IndexExtent[] = [];
+    let bytes = 0;
+    for (let index = first; index <= last; index++) {
+      const place = this.at(index);
+      if (place === undefined) break;
+      const before = index === first ? undefined : this.at(index - 1)!;
+      const continues =
+        before !== undefined &&
+        before.segment === place.segment &&
+        before.itemPosition + ITEM.bytes === place.itemPosition &&
+        before.payloadPosition + before.length === place.payloadPosition;
+      bytes += ITEM.bytes + place.length + (continues ? 0 : BLOCK.bytes);
+      if (bytes > maxBytes && index !== first) break;
+      if (continues) {
+        const extent = extents.pop()!;
+        const { items, payloadLength } = extent;
+        extents.push({ ...extent, items: items + 1, payloadLength: payloadLength + place.length });
+        continue;
+      }
+      if (extents.length === 64) break;
+      const { segment, itemPosition, payloadPosition, length } = place;
+      extents.push({
+        segment,
+        firstIndex: index,
+        items: 1,
+        itemPosition,
+        payloadPosition,
+        payloadLength: length,
+      });
+    }
+    return extents;
+  }
+}
+
+const EMPTY = new Uint8Array(0);
+const payloadsOf = (count: number, bytes: number): Uint8Array[] =>
+  Array.from({ length: count }, (_, i) => new Uint8Array(bytes === 0 ? 0 : (bytes + i) % 40));
+
+function append(
+  bench: Bench,
+  index: LogIndex,
+  specs: readonly BlockSpec[],
+  segment = 1,
+  position = 4096,
+): number {
+  const length = encodeBlocks(bench, bench.region, specs);
+  return index.appendBlocks(bench.region, length, segment, position);
+}
+
+describe('a log index', () => {
+  test('equals a plain model under random operations', () => {
+    const block = fc.record({
+      count: fc.integer({ min: 1, max: 40 }),
+      bytes: fc.integer({ min: 0, max: 30 }),
+      termStep: fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 3 })),
+    });
+    const operation = fc.oneof(
+      {
+        weight: 5,
+        arbitrary: fc.record({
+          kind: fc.constant('append' as const),
+          blocks: fc.array(block, { minLength: 1, maxLength: 4 }),
+          back: fc.oneof(
+            { weight: 4, arbitrary: fc.constant(0) },
+            { weight: 1, arbitrary: fc.nat(60) },
+          ),
+          segment: fc.nat(3),
+          position: fc.nat(2 ** 31),
+        }),
+      },
+      {
+        weight: 1,
+        arbitrary: fc.record({ kind: fc.constant('truncate' as const), back: fc.nat(80) }),
+      },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constant('look' as const),
+          back: fc.nat(200),
+          entries: fc.nat(200),
+          bytes: fc.nat(9_000),
+          wrongFrom: fc.nat(80),
+        }),
+      },
+    );
+    const bench = createBench();
+    fc.assert(
+      fc.property(
+        fc.constantFrom(1, 2, 2 ** 40),
+        fc.array(operation, { maxLength: 60 }),
+        (firstIndex, operations) => {
+          const index = new LogIndex(bench.heap, firstIndex);
+          const model = new Model(firstIndex);
+          let term = 1;
+          for (const step of operations) {
+            if (step.kind === 'append') {
+              let next = Math.max(firstIndex, model.lastIndex + 1 - step.back);
+              const specs = step.blocks.map(({ count, bytes, termStep }) => {
+                term += termStep;
+                next += count;
+                return { firstIndex: next - count, term, payloads: payloadsOf(count, bytes) };
+              });
+              append(bench, index, specs, step.segment, step.position);
+              model.append(specs, step.segment, step.position);
+            } else if (step.kind === 'truncate') {
+              index.truncateAfter(model.lastIndex - step.back);
+              model.truncateAfter(model.lastIndex - step.back);
+            } else {
+              const from = Math.max(0, model.lastIndex - step.back);
+              const to = from + step.entries;
+              expect(index.scan(from, to, step.bytes)).toEqual(model.scan(from, to, step.bytes));
+              for (const at of [from, to, firstIndex - 1, firstIndex, model.lastIndex + 1]) {
+                expect(index.term(at)).toBe(model.at(at)?.term ?? 0);
+              }
+              checkConflict(bench, index, model, Math.max(1, from), step.wrongFrom);
+            }
+            expect(index.lastIndex).toBe(model.lastIndex);
+            expect(index.termRuns()).toEqual(model.termRuns());
+          }
+          index.dispose();
+        },
+      ),
+      { seed: 20_260_803, numRuns: 150 },
+    );
+  });
+
+  /** Blocks as the model has them from `from` on, with other terms from the `wrongFrom`th entry on. */
+  function checkConflict(
+    bench: Bench,
+    index: LogIndex,
+    model: Model,
+    from: number,
+    wrongFrom: number,
+  ): void {
+    const specs = Array.from({ length: 60 }, (_, i) => ({
+      firstIndex: from + i,
+      term: (model.at(from + i)?.term ?? 1) + (i >= wrongFrom ? 1 : 0),
+      payloads: [EMPTY],
+    }));
+    const length = encodeBlocks(bench, bench.region, specs);
+    const wrong = specs.find((spec) => {
+      const place = model.at(spec.firstIndex);
+      return place !== undefined && place.term !== spec.term;
+    });
+    expect(index.conflict(bench.region, length)).toBe(wrong?.firstIndex ?? 0);
+  }
+
+  test('keeps 100,000 entries in at most 20 bytes each, and the last as well as the first', () => {
+    const bench = createBench();
+    const index = new LogIndex(bench.heap);
+    const payloads = payloadsOf(1000, 0);
+    for (let block = 0; block < 100; block++) {
+      const spec = { firstIndex: block * 1000 + 1, term: 1 + (block >> 4), payloads };
+      append(bench, index, [spec], block, 8192);
+    }
+    expect(index.lastIndex).toBe(100_000);
+    expect(index.bytes / 100_000).toBeLessThan(20);
+    expect(index.scan(1, 1, 0)[0]).toMatchObject({ segment: 0, itemPosition: 8192 + BLOCK.bytes });
+    expect(index.scan(100_000, 100_000, 0)).toEqual([
+      {
+        segment: 99,
+        firstIndex: 100_000,
+        items: 1,
+        itemPosition: 8192 + BLOCK.bytes + 999 * ITEM.bytes,
+        payloadPosition: 8192 + BLOCK.bytes + 1000 * ITEM.bytes,
+        payloadLength: 0,
+      },
+    ]);
+    expect(index.scan(1, 100_000, 2 ** 30)).toHaveLength(64);
+    expect(index.term(100_000)).toBe(7);
+    index.dispose();
+  });
+
+  test('truncation, regrowth and disposal lose no memory', () => {
+    const bench = createBench();
+    const cycle = (): void => {
+      const index = new LogIndex(bench.heap);
+      const payloads = payloadsOf(1000, 0);
+      for (let round = 0; round < 3; round++) {
+        for (let block = 0; block < 20; block++) {
+          append(bench, index, [{ firstIndex: block * 1000 + 1, term: block + 1, payloads }]);
+        }
+        const grown = index.bytes;
+        index.truncateAfter(10);
+        expect(index.bytes).toBeLessThan(grown);
+        index.truncateAfter(0);
+        expect(index.lastIndex).toBe(0);
+      }
+      index.dispose();
+    };
+    cycle();
+    const reserved = bench.heap.reservedBytes;
+    const reusable = bench.heap.reusableBytes;
+    for (let i = 0; i < 5; i++) cycle();
+    expect(bench.heap.reservedBytes).toBe(reserved);
+    expect(bench.heap.reusableBytes).toBe(reusable);
+  });
+
+  test('a full heap refuses an append and leaves the index as it was', () => {
+    const bench = createBench(32 * 1024 * 1024);
+    const index = new LogIndex(bench.heap);
+    append(bench, index, [{ firstIndex: 1, term: 1, payloads: payloadsOf(10, 0) }]);
+    const room = 64 * 1024 * 1024 - bench.heap.reservedBytes;
+    bench.heap.reserve(room - 100_000, 1);
+    const many = { firstIndex: 11, term: 2, payloads: payloadsOf(20_000, 0) };
+    expect(() => append(bench, index, [many])).toThrow('the shared memory is full');
+    expect(index.lastIndex).toBe(10);
+    expect(index.termRuns()).toEqual([{ firstIndex: 1, term: 1 }]);
+    expect(append(bench, index, [{ firstIndex: 11, term: 2, payloads: [EMPTY] }])).toBe(11);
+    index.dispose();
+  });
+
+  test('refuses blocks that leave a gap, are cut or lie about their lengths', () => {
+    const bench = createBench();
+    const index = new LogIndex(bench.heap, 5);
+    const refused = 'whole, consecutive and leave no gap';
+    expect(() => append(bench, index, [{ firstIndex: 6, payloads: [EMPTY] }])).toThrow(refused);
+    expect(() => append(bench, index, [{ firstIndex: 4, payloads: [EMPTY] }])).toThrow(refused);
+    const length = encodeBlocks(bench, bench.region, [
+      { firstIndex: 5, payloads: [EMPTY, new Uint8Array(9)] },
+    ]);
+    expect(() => index.appendBlocks(bench.region, length - 1, 1, 0)).toThrow(refused);
+    expect(() => index.appendBlocks(bench.region, length, 1, 0xffffffff)).toThrow(refused);
+    const lengthField = bench.region + BLOCK.bytes + ITEM.offset.length;
+    for (const lie of [1, 0x7fffffff, 0xffffffff]) {
+      bench.heap.view.setUint32(lengthField, lie, true);
+      expect(() => index.appendBlocks(bench.region, length, 1, 0)).toThrow(refused);
+    }
+    for (const lie of [0, 3, 0x7fffffff, 0xffffffff]) {
+      bench.heap.view.setUint32(bench.region + BLOCK.offset.items, lie, true);
+      expect(() => index.appendBlocks(bench.region, length, 1, 0)).toThrow(refused);
+    }
+    expect(index.lastIndex).toBe(4);
+    index.dispose();
+  });
+});
