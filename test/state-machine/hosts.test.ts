@@ -3,7 +3,13 @@ import { KeelsonError } from '../../dist/base/errors.js';
 import { rawCodec } from '../../dist/state-machine/codec.js';
 import { ENTRY_KIND } from '../../dist/wasm/layout.js';
 import { block, lease, shared } from './support/blocks.js';
-import { commandLease, mainThreadHost, RecordedEvents } from './support/host.js';
+import {
+  commandLease,
+  fixture,
+  mainThreadHost,
+  RecordedEvents,
+  workerHost,
+} from './support/host.js';
 import Recorder from './support/recorder.mjs';
 
 /** One suite for both ways to give a machine. */
@@ -11,6 +17,10 @@ const ways = [
   {
     way: 'an object on the main thread',
     create: (events: RecordedEvents) => mainThreadHost(new Recorder(), events),
+  },
+  {
+    way: 'the URL of a module in a worker',
+    create: (events: RecordedEvents) => workerHost(fixture('recorder.mjs'), events),
   },
 ] as const;
 

@@ -1,6 +1,7 @@
 import type { Scheduler } from '../../../dist/base/scheduler.js';
 import { msgpackCodec } from '../../../dist/state-machine/codec.js';
 import { MainThreadHost } from '../../../dist/state-machine/main-thread-host.js';
+import { WorkerHost } from '../../../dist/state-machine/worker-host.js';
 import { block, lease, shared, type TestEntry, type TestLease } from './blocks.js';
 
 export const limits = {
@@ -129,3 +130,20 @@ export function mainThreadHost(
 ): MainThreadHost {
   return new MainThreadHost(machine, { group: 5, events, scheduler, limits });
 }
+
+export function workerHost(
+  url: URL,
+  events: RecordedEvents,
+  options: { workerStartTimeoutMs?: number; workerFile?: URL; maxQueuedApplies?: number } = {},
+): WorkerHost {
+  const { workerFile, ...rest } = options;
+  return new WorkerHost(url, {
+    group: 5,
+    events,
+    scheduler: realScheduler(),
+    limits: { ...limits, ...rest },
+    ...(workerFile === undefined ? {} : { workerFile }),
+  });
+}
+
+export const fixture = (name: string): URL => new URL(`./${name}`, import.meta.url);

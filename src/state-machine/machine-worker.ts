@@ -1,0 +1,112 @@
+/**
+ * The worker of one state machine. It holds the machine in module state, which dies with the thread:
+ * a worker that was started in place of a dead one has no machine and refuses every task but `load`.
+ */
+import { InvariantError, invariant } from '../base/assert.js';
+import { KeelsonError } from '../base/errors.js';
+import { applyNext } from './apply-step.js';
+import { EntryCursor } from './entry-decoder.js';
+import { type LoadedMachine, loadMachine } from './machine-module.js';
+import type { ApplyTask, LoadedModule, MachineResult, MachineTask } from './machine-tasks.js';
+import { portableRecord, queryFailed } from './query-error.js';
+
+interface Loaded extends LoadedMachine {
+  readonly group: number;
+  lastApplied: number;
+}
+
+let loaded: Loaded | undefined;
+
+export default function runMachineTask(task: MachineTask): MachineResult | Promise<MachineResult> {
+  // Applies complete within the call, so that tasks behind one another never overlap.
+  if (task.type === 'apply') return applyTask(task);
+  return answerTask(task);
+}
+
+function applyTask(task: ApplyTask): MachineResult {
+  try {
+    return { value: apply(present(), task), error: undefined };
+  } catch (error) {
+    return failedResult(error);
+  }
+}
+
+async function answerTask(task: Exclude<MachineTask, ApplyTask>): Promise<MachineResult> {
+  try {
+    return { value: await answer(task), error: undefined };
+  } catch (error) {
+    return failedResult(error);
+  }
+}
+
+async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
+  switch (task.type) {
+    case 'load': {
+      invariant(loaded === undefined, 'a worker loads one machine');
+      const machine = await loadMachine(task.url);
+      loaded = { ...machine, group: task.group, lastApplied: 0 };
+      const described: LoadedModule = {
+        version: machine.machine.version ?? 1,
+        ownCodec: machine.ownCodec,
+      };
+      return described;
+    }
+    case 'open': {
+      const opened = present();
+      const lastApplied = (await opened.machine.open?.()) ?? 0;
+      opened.lastApplied = lastApplied;
+      return lastApplied;
+    }
+    case 'query':
+      return await query(task.query);
+    case 'digest':
+      return await present().machine.digest?.();
+    case 'close':
+      return await present().machine.close?.();
+  }
+}
+
+async function query(query: unknown): Promise<unknown> {
+  const { machine } = present();
+  try {
+    return await machine.query(query);
+  } catch (error) {
+    throw queryFailed(error);
+  }
+}
+
+function apply(target: Loaded, task: ApplyTask): unknown[] {
+  const all: unknown[] = [];
+  for (const { parts, firstIndex, lastIndex } of task.ranges) {
+    invariant(
+      firstIndex === target.lastApplied + 1,
+      'applies reach the machine in order, once each',
+    );
+    const cursor = new EntryCursor(parts, firstIndex, lastIndex, target.codec);
+    while (!cursor.done) {
+      const { machine, group } = target;
+      const applied = applyNext(machine, cursor, group, task.maxEntries, task.maxBytes);
+      for (const response of applied.responses) all.push(response);
+    }
+    target.lastApplied = lastIndex;
+  }
+  return all;
+}
+
+function present(): Loaded {
+  if (loaded !== undefined) return loaded;
+  throw new KeelsonError(
+    'KEELSON_STATE_MACHINE_FAILED',
+    'the worker of the state machine was started anew and holds no machine',
+    { outcome: 'unknown' },
+  );
+}
+
+function failedResult(error: unknown): MachineResult {
+  if (error instanceof KeelsonError) return { value: undefined, error: portableRecord(error) };
+  const { message } = error as Error;
+  const what =
+    error instanceof InvariantError ? message : `the state machine threw: ${message ?? error}`;
+  const code = 'KEELSON_STATE_MACHINE_FAILED';
+  return { value: undefined, error: { code, message: what, outcome: 'unknown' } };
+}

@@ -1,0 +1,3 @@
+export default function make() {
+  throw new Error('no room for a machine');
+}

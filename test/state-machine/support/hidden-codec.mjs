@@ -1,0 +1,3 @@
+import Sum from './own-codec.mjs';
+
+export default Sum;

@@ -1,0 +1,3 @@
+import Recorder from './recorder.mjs';
+
+export default new Recorder();
