@@ -87,7 +87,11 @@ export class InProcessNetwork implements Network {
 
   sendAppend(target: NodeId, message: AppendRequest, entries: OutgoingEntries): boolean {
     const link = this.links[target];
-    if (link === undefined || link.receiver === undefined) return false;
+    if (link === undefined) return false;
+    if (link.receiver === undefined) {
+      link.refused = true;
+      return false;
+    }
     const { bytes } = entries;
     if (link.queuedBytes > 0 && link.queuedBytes + bytes > this.maxQueuedBytes) {
       link.refused = true;

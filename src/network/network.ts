@@ -36,13 +36,18 @@ export interface OutgoingEntries {
 
 export interface NetworkHandler {
   message(from: NodeId, message: ControlMessage): void;
-  /** `parts` joined are the entry bytes; the views end when the call returns. */
+  /**
+   * `parts` joined are the entry bytes; the views end when the call returns. It may throw
+   * CORRUPT_FRAME: a connection between processes that brought such bytes is closed.
+   */
   append(from: NodeId, message: AppendRequest, parts: readonly Uint8Array[]): void;
   request(from: NodeId, request: ForwardRequest): Promise<ForwardResponse>;
   connected(peer: NodeId): void;
   disconnected(peer: NodeId): void;
   /** A peer that refused an append takes more now. */
   writable(peer: NodeId): void;
+  /** A peer has refused the handshake, for a reason that goes on until somebody changes something. */
+  refused?(peer: NodeId, reason: string, text: string): void;
 }
 
 /** A client's write or read, sent by a follower to the leader; never forwarded again. */

@@ -1,5 +1,5 @@
+import { SeededRandom } from '../../../dist/base/random.js';
 import type { Scheduler, Timer } from '../../../dist/base/scheduler.js';
-import { SeededRandom } from './random.js';
 
 /** Real time; the run queue is drained in one microtask that yields after 1 ms. */
 export class RealScheduler implements Scheduler {

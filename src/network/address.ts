@@ -1,0 +1,29 @@
+import { KeelsonError } from '../base/errors.js';
+
+/** `host:port`, an IPv6 host in brackets: `[::1]:7000`. */
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** @throws KeelsonError INVALID_ARGUMENT naming what is wrong with the text. */
+export function parseAddress(text: string): Address {
+  const match = /^(?:\[([0-9A-Fa-f:.%]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65_535) {
+    throw new KeelsonError(
+      'KEELSON_INVALID_ARGUMENT',
+      `"${text}" is not an address: write host:port, or [IPv6]:port`,
+      { details: { address: text } },
+    );
+  }
+  return { host: match[1] ?? match[2]!, port };
+}
+
+export function formatAddress(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
