@@ -19,6 +19,7 @@ export class Recorder implements NetworkHandler {
   readonly appends: ReceivedAppend[] = [];
   readonly requests: { from: NodeId; request: ForwardRequest }[] = [];
   readonly events: string[] = [];
+  readonly refusals: string[] = [];
   onAppend: ((from: NodeId) => void) | undefined;
   onMessage: ((from: NodeId, message: ControlMessage) => void) | undefined;
   answer: (request: ForwardRequest) => Promise<ForwardResponse> = (request) =>
@@ -49,6 +50,10 @@ export class Recorder implements NetworkHandler {
 
   writable(peer: NodeId): void {
     this.events.push(`writable ${peer}`);
+  }
+
+  refused(peer: NodeId, reason: string): void {
+    this.refusals.push(`${peer} ${reason}`);
   }
 
   isConnected(peer: NodeId): boolean {
