@@ -1,0 +1,111 @@
+/**
+ * A `node:http` server around the handler, with limits on everything a client can hold open, and a
+ * close that lets answers in flight finish. Times in ms.
+ *
+ *     headers complete within 10,000, the whole request within 60,000 (else 408)
+ *     idle connections are kept for 65,000: longer than the 60,000 that load balancers assume
+ *     headers up to 16 KiB (else 431), at most 10,000 connections
+ */
+import { createServer, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { HttpFailure } from './errors.js';
+import { createHttpHandler, type HttpOptions } from './handler.js';
+import type { KeyValueRaft } from './key-value-routes.js';
+import { answerHeaders, failureAnswer, reply } from './reply.js';
+
+export interface HttpListenOptions {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+}
+
+export class HttpServer {
+  private readonly raft: KeyValueRaft;
+  private readonly server: Server;
+  private readonly unanswered = new Set<ServerResponse>();
+
+  constructor(raft: KeyValueRaft, options: HttpOptions = {}) {
+    this.raft = raft;
+    const handler = createHttpHandler(raft, options);
+    this.server = createServer(
+      {
+        headersTimeout: 10_000,
+        requestTimeout: 60_000,
+        keepAliveTimeout: 65_000,
+        maxHeaderSize: 16 * 1024,
+      },
+      (request, response) => {
+        this.unanswered.add(response);
+        response.once('close', () => this.answered(response));
+        if (!this.server.listening) response.shouldKeepAlive = false;
+        handler(request, response);
+      },
+    );
+    this.server.maxConnections = 10_000;
+    this.server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) =>
+      this.refuse(error, socket),
+    );
+  }
+
+  /** Resolves with the bound address `host:port`. */
+  listen(options: HttpListenOptions): Promise<string> {
+    return new Promise((resolve, reject) => {
+      this.server.once('error', reject);
+      this.server.listen(options.port, options.host, () => {
+        this.server.off('error', reject);
+        const { address, port, family } = this.server.address() as AddressInfo;
+        resolve(family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`);
+      });
+    });
+  }
+
+  /** Takes no more requests, lets those in flight be answered until `signal`, then cuts the rest. */
+  async close(signal: AbortSignal): Promise<void> {
+    if (!this.server.listening) return;
+    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    for (const response of this.unanswered) response.shouldKeepAlive = false;
+    const cut = (): void => this.server.closeAllConnections();
+    if (this.unanswered.size === 0) cut();
+    if (signal.aborted) cut();
+    signal.addEventListener('abort', cut);
+    await closed;
+    signal.removeEventListener('abort', cut);
+  }
+
+  private answered(response: ServerResponse): void {
+    this.unanswered.delete(response);
+    const closing = !this.server.listening;
+    if (closing && this.unanswered.size === 0) this.server.closeAllConnections();
+  }
+
+  /** What the HTTP parser refuses never reaches the handler; it gets the same kind of answer. */
+  private refuse(error: NodeJS.ErrnoException, socket: Socket): void {
+    if (error.code === 'ECONNRESET' || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    const status = PARSER_STATUS[error.code ?? ''] ?? 400;
+    const failure = new HttpFailure(
+      status,
+      'KEELSON_MALFORMED_REQUEST',
+      `not a request this server understands (${error.code ?? 'unknown'})`,
+    );
+    const answer = failureAnswer(failure);
+    const begun = [...this.unanswered].find((response) => response.socket === socket);
+    if (begun !== undefined) {
+      begun.shouldKeepAlive = false;
+      if (begun.headersSent) socket.destroy();
+      else reply(begun, answer, this.raft.status());
+      return;
+    }
+    const headers = { ...answerHeaders(answer, this.raft.status()), connection: 'close' };
+    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+    const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n`;
+    socket.end(head + failure.body());
+  }
+}
+
+const PARSER_STATUS: Readonly<Record<string, number>> = {
+  HPE_HEADER_OVERFLOW: 431,
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+};
