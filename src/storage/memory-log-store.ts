@@ -1,0 +1,374 @@
+/**
+ * The log store without a disk, for tests, simulations and benchmarks. Blocks are encoded and
+ * verified by the same WASM codec as in the durable store, in a staging region of shared memory, and
+ * then kept in ordinary memory.
+ *
+ * I/O completes in order and never inside the call that started it: all that one turn brought is
+ * flushed by one job of the run queue, and of each group only its last I/O is reported.
+ *
+ * What was flushed survives `crash` in the `MemoryLogImage` that the store was opened on; what was
+ * not is lost, as when the power fails.
+ */
+import { invariant } from '../base/assert.js';
+import { KeelsonError } from '../base/errors.js';
+import type { Scheduler } from '../base/scheduler.js';
+import type {
+  IoId,
+  LogIndex,
+  Membership,
+  RecoveredLog,
+  StoredMembership,
+  TermRun,
+} from '../engine/types.js';
+import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
+import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type {
+  EntriesLease,
+  EntriesToStage,
+  LogStore,
+  LogStoreEvents,
+  LogStoreMetrics,
+  StagedEntries,
+} from './log-store.js';
+import {
+  type BlockBoundaries,
+  type GroupImage,
+  MemoryLogGroup,
+  StagedBlocks,
+} from './memory-log-group.js';
+
+const DEFAULT_RING_BYTES = 16 * 1024 * 1024;
+const DEFAULT_MAX_LOG_BYTES = 4 * 1024 * 1024 * 1024;
+const MIN_STAGING_BYTES = 64 * 1024;
+const NO_MEMBERSHIPS: StagedEntries['memberships'] = [];
+
+/** What a memory log leaves behind: opened by one store at a time, written at its crash or close. */
+export class MemoryLogImage {
+  groups: ReadonlyMap<number, GroupImage> = new Map();
+  /** A store works on it. */
+  open = false;
+}
+
+export interface MemoryLogStoreOptions {
+  /** Memory and module of this thread; several stores may share them. */
+  readonly heap: SharedHeap;
+  readonly scheduler: Scheduler;
+  readonly events: LogStoreEvents;
+  /** Reads the payload of an entry of kind membership. */
+  readonly decodeMembership: (payload: Uint8Array, index: LogIndex) => Membership;
+  readonly image?: MemoryLogImage;
+  /** Most bytes that are staged at once. 16 MiB by default. */
+  readonly ringBytes?: number;
+  /** Most bytes of all blocks; staging is refused beyond. 4 GiB by default. */
+  readonly maxLogBytes?: number;
+}
+
+export class MemoryLogStore implements LogStore {
+  private readonly heap: SharedHeap;
+  private readonly codec: BlockCodec;
+  private readonly codecScratch: number;
+  private readonly scheduler: Scheduler;
+  private readonly events: LogStoreEvents;
+  private readonly decodeMembership: MemoryLogStoreOptions['decodeMembership'];
+  private readonly image: MemoryLogImage;
+  private readonly ringBytes: number;
+  private readonly maxLogBytes: number;
+  private readonly groups: Map<number, MemoryLogGroup> = new Map();
+  private readonly lastTimes: Map<number, number> = new Map();
+  private staging: number;
+  private stagingBytes = MIN_STAGING_BYTES;
+  private pending: MemoryLogGroup[] = [];
+  private logBytes = 0;
+  private refused = false;
+  private ended = false;
+  private flushes = 0;
+  private flushedEntries = 0;
+  private flushedBytes = 0;
+  private reads = 0;
+
+  constructor(options: MemoryLogStoreOptions) {
+    this.heap = options.heap;
+    this.codecScratch = options.heap.allocate(BlockCodec.scratchBytes);
+    this.codec = new BlockCodec(options.heap, this.codecScratch);
+    this.scheduler = options.scheduler;
+    this.events = options.events;
+    this.decodeMembership = options.decodeMembership;
+    this.ringBytes = options.ringBytes ?? DEFAULT_RING_BYTES;
+    this.maxLogBytes = options.maxLogBytes ?? DEFAULT_MAX_LOG_BYTES;
+    this.image = options.image ?? new MemoryLogImage();
+    invariant(!this.image.open, 'an image is opened by one store at a time');
+    this.image.open = true;
+    this.staging = this.heap.allocate(this.stagingBytes);
+    for (const [group, image] of this.image.groups) {
+      const found = new MemoryLogGroup(group, image);
+      this.groups.set(group, found);
+      this.logBytes += found.logBytes;
+    }
+  }
+
+  recovered(group: number): RecoveredLog {
+    const found = this.groupOf(group);
+    const termRuns: TermRun[] = [];
+    const memberships: StoredMembership[] = [];
+    for (const block of found.blocks()) {
+      this.makeStagingRoom(block.bytes.length);
+      this.heap.bytes.set(block.bytes, this.staging);
+      const summary = this.codec.verifyBlocks(
+        this.staging,
+        block.bytes.length,
+        group,
+        block.firstIndex,
+      );
+      for (const run of summary.termRuns) {
+        if (run.term !== termRuns.at(-1)?.term) termRuns.push(run);
+      }
+      for (const { index, pointer, length } of summary.memberships) {
+        const payload = this.heap.bytes.slice(pointer, pointer + length);
+        memberships.push({ index, membership: this.decodeMembership(payload, index) });
+      }
+      this.lastTimes.set(group, summary.lastTime);
+    }
+    return found.recovered(termRuns, memberships);
+  }
+
+  lastTime(group: number): number {
+    return this.lastTimes.get(group) ?? 0;
+  }
+
+  stage(group: number, entries: EntriesToStage): StagedEntries {
+    const target = this.groupOf(group);
+    const { firstIndex, term, time, kind, payloads, count } = entries;
+    const bytes = blockBytes(payloads, count);
+    this.checkRoom(bytes);
+    const pointer = this.staging;
+    this.codec.encodeBlock(pointer, bytes, {
+      group,
+      firstIndex,
+      term,
+      time,
+      kind,
+      payloads,
+      count,
+    });
+    const { chunk, offset } = target.placeStaged(
+      this.heap.bytes.subarray(pointer, pointer + bytes),
+    );
+    const memberships =
+      kind === ENTRY_KIND.membership
+        ? membershipsOf(chunk, offset, firstIndex, payloads, count)
+        : NO_MEMBERSHIPS;
+    const lastIndex = firstIndex + count - 1;
+    const runs = [{ firstIndex, term }];
+    const staged = new StagedBlocks(
+      firstIndex,
+      lastIndex,
+      runs,
+      memberships,
+      bytes,
+      time,
+      undefined,
+    );
+    target.stage(staged);
+    return staged;
+  }
+
+  receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
+    const target = this.groupOf(group);
+    let bytes = 0;
+    for (let part = 0; part < parts.length; part++) bytes += parts[part]!.length;
+    this.checkRoom(bytes);
+    const pointer = this.staging;
+    let end = pointer;
+    for (let part = 0; part < parts.length; part++) {
+      this.heap.bytes.set(parts[part]!, end);
+      end += parts[part]!.length;
+    }
+    const summary = this.codec.verifyBlocks(pointer, bytes, group, firstIndex);
+    const { chunk, offset } = target.placeStaged(this.heap.bytes.subarray(pointer, end));
+    const memberships = summary.memberships.map((place) => {
+      const start = offset + place.pointer - pointer;
+      return { index: place.index, payload: chunk.subarray(start, start + place.length) };
+    });
+    const staged = new StagedBlocks(
+      summary.firstIndex,
+      summary.lastIndex,
+      summary.termRuns,
+      memberships,
+      bytes,
+      summary.lastTime,
+      summary.blocks > 1 ? this.boundaries(bytes, firstIndex) : undefined,
+    );
+    target.stage(staged);
+    return staged;
+  }
+
+  append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
+    const target = this.groupOf(group);
+    const before = target.logBytes;
+    target.append(staged, firstIndex);
+    target.setVote(io.vote);
+    this.logBytes += target.logBytes - before;
+    this.start(target, io);
+  }
+
+  saveVote(group: number, io: IoId): void {
+    const target = this.groupOf(group);
+    target.setVote(io.vote);
+    this.start(target, io);
+  }
+
+  truncateAfter(group: number, index: LogIndex, io: IoId): void {
+    const target = this.groupOf(group);
+    const before = target.logBytes;
+    target.truncateAfter(index);
+    target.setVote(io.vote);
+    this.logBytes += target.logBytes - before;
+    this.start(target, io);
+  }
+
+  advanceIo(group: number, io: IoId): void {
+    this.start(this.groupOf(group), io);
+  }
+
+  recordCommitted(group: number, index: LogIndex): void {
+    this.groupOf(group).setCommitted(index);
+  }
+
+  read(group: number, firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): EntriesLease {
+    this.reads++;
+    return this.groupOf(group).read(firstIndex, lastIndex, maxBytes);
+  }
+
+  async close(): Promise<void> {
+    if (this.ended) return;
+    this.flush();
+    this.end();
+  }
+
+  /** The power fails: what is not flushed is lost, and no event comes any more. */
+  crash(): MemoryLogImage {
+    if (!this.ended) this.end();
+    return this.image;
+  }
+
+  metrics(): LogStoreMetrics {
+    let queuedBytes = 0;
+    for (const group of this.groups.values()) queuedBytes += group.unflushedBytes;
+    return {
+      flushes: this.flushes,
+      flushedEntries: this.flushedEntries,
+      flushedBytes: this.flushedBytes,
+      queuedBytes,
+      ringBytes: this.ringBytes,
+      ringUsedBytes: this.stagingBytes,
+      cacheHits: this.reads,
+      cacheMisses: 0,
+    };
+  }
+
+  private start(group: MemoryLogGroup, io: IoId): void {
+    if (!group.startIo(io)) return;
+    if (this.pending.push(group) === 1) this.scheduler.enqueue(this.flush);
+  }
+
+  private readonly flush = (): void => {
+    if (this.ended || this.pending.length === 0) return;
+    const groups = this.pending;
+    this.pending = [];
+    this.flushes++;
+    // All groups first: a listener may start more I/O, which belongs to the next flush.
+    for (let place = 0; place < groups.length; place++) {
+      const group = groups[place]!;
+      this.flushedEntries += group.unflushedEntries;
+      this.flushedBytes += group.unflushedBytes;
+      group.flushed();
+    }
+    for (let place = 0; place < groups.length; place++) {
+      const group = groups[place]!;
+      const io = group.completeIo();
+      // A listener may have ended the store.
+      if (this.ended) return;
+      this.events.flushed(group.group, io);
+    }
+    if (this.refused && this.logBytes < this.maxLogBytes) {
+      this.refused = false;
+      this.events.writable();
+    }
+  };
+
+  private end(): void {
+    const images = new Map<number, GroupImage>();
+    for (const [group, log] of this.groups) images.set(group, log.image());
+    this.image.groups = images;
+    this.image.open = false;
+    this.ended = true;
+    this.heap.release(this.staging, this.stagingBytes);
+    this.heap.release(this.codecScratch, BlockCodec.scratchBytes);
+  }
+
+  private groupOf(group: number): MemoryLogGroup {
+    const known = this.groups.get(group);
+    if (known !== undefined && !this.ended) return known;
+    if (this.ended) throw new KeelsonError('KEELSON_CLOSED', 'the memory log store is closed');
+    const created = new MemoryLogGroup(group, undefined);
+    this.groups.set(group, created);
+    return created;
+  }
+
+  private checkRoom(bytes: number): void {
+    if (bytes > this.ringBytes || this.logBytes + bytes > this.maxLogBytes) {
+      this.refused = bytes <= this.ringBytes;
+      throw new KeelsonError(
+        'KEELSON_OVERLOADED',
+        `no room for ${bytes} bytes of entries: at most ${this.ringBytes} are staged at once, ` +
+          `and the log holds ${this.logBytes} of ${this.maxLogBytes}`,
+        { details: { bytes, ringBytes: this.ringBytes, maxLogBytes: this.maxLogBytes } },
+      );
+    }
+    this.makeStagingRoom(bytes);
+  }
+
+  private makeStagingRoom(bytes: number): void {
+    if (bytes <= this.stagingBytes) return;
+    this.heap.release(this.staging, this.stagingBytes);
+    this.stagingBytes = 2 ** Math.ceil(Math.log2(bytes));
+    this.staging = this.heap.allocate(this.stagingBytes);
+  }
+
+  /** Where the blocks in the staging region begin; they have verified. */
+  private boundaries(bytes: number, firstIndex: LogIndex): BlockBoundaries {
+    const firstIndexes: LogIndex[] = [];
+    const offsets: number[] = [];
+    const { view } = this.heap;
+    let index = firstIndex;
+    let offset = 0;
+    while (offset < bytes) {
+      firstIndexes.push(index);
+      offsets.push(offset);
+      const header = this.staging + offset;
+      const items = view.getUint32(header + BLOCK.offset.items, true);
+      const payloadLength = view.getUint32(header + BLOCK.offset.payloadLength, true);
+      index += items;
+      offset += BLOCK.bytes + items * ITEM.bytes + payloadLength;
+    }
+    return { firstIndexes, offsets };
+  }
+}
+
+function membershipsOf(
+  chunk: Uint8Array,
+  offset: number,
+  firstIndex: LogIndex,
+  payloads: readonly Uint8Array[],
+  count: number,
+): StagedEntries['memberships'] {
+  const memberships: { index: LogIndex; payload: Uint8Array }[] = [];
+  let start = offset + BLOCK.bytes + count * ITEM.bytes;
+  for (let entry = 0; entry < count; entry++) {
+    const end = start + payloads[entry]!.length;
+    memberships.push({ index: firstIndex + entry, payload: chunk.subarray(start, end) });
+    start = end;
+  }
+  return memberships;
+}
