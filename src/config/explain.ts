@@ -1,0 +1,52 @@
+/**
+ * What the bounded memory of a node adds up to. Every queue, cache and buffer of Keelson has a limit;
+ * the state of the application's machine, and Node.js itself, come on top.
+ */
+import type { Config } from './types.js';
+
+export interface MemoryItem {
+  readonly name: string;
+  readonly bytes: number;
+  /** The fields that decide it, as a formula. */
+  readonly formula: string;
+}
+
+export interface MemoryExplanation {
+  readonly items: readonly MemoryItem[];
+  readonly totalBytes: number;
+}
+
+/** `peers`: other nodes of the cluster; 2 in a cluster of three. */
+export function explainMemory(config: Config, peers = 2): MemoryExplanation {
+  const { storage, network, raft, limits, stateMachine } = config;
+  const items: MemoryItem[] = [
+    {
+      name: 'log ring and cache',
+      bytes: storage.ringBytes * storage.lanes,
+      formula: 'storage.ringBytes × storage.lanes',
+    },
+    { name: 'log index', bytes: storage.maxIndexBytes, formula: 'storage.maxIndexBytes' },
+    {
+      name: 'entries read from segments for peers',
+      bytes: raft.maxInflightBytes * peers,
+      formula: `raft.maxInflightBytes × ${peers} peers`,
+    },
+    {
+      name: 'send queues',
+      bytes: network.maxQueuedBytes * peers,
+      formula: `network.maxQueuedBytes × ${peers} peers`,
+    },
+    {
+      name: 'receive buffers',
+      bytes: network.maxFrameBytes * 2 * peers,
+      formula: `network.maxFrameBytes × 2 connections × ${peers} peers`,
+    },
+    { name: 'writes that wait', bytes: limits.maxPendingBytes, formula: 'limits.maxPendingBytes' },
+    {
+      name: 'entries copied for the state machine',
+      bytes: stateMachine.maxApplyBytes * stateMachine.maxQueuedApplies,
+      formula: 'stateMachine.maxApplyBytes × stateMachine.maxQueuedApplies',
+    },
+  ];
+  return { items, totalBytes: items.reduce((sum, { bytes }) => sum + bytes, 0) };
+}
