@@ -169,9 +169,13 @@ const sections = {
     maxRequests: integer(
       'count',
       [16_384, 1, 1_048_576],
-      'Forwarded client requests to one peer that may be unanswered at a time.',
+      'Forwarded client requests that may be unanswered at a time, and those of one peer that may be served.',
     ),
-    connectTimeoutMs: integer('ms', [2000, 50, 60_000], 'Time for a connection to a peer to open.'),
+    connectTimeoutMs: integer(
+      'ms',
+      [2000, 50, 60_000],
+      'Time for a connection to a peer to open, and how long an open one may be silent.',
+    ),
     handshakeTimeoutMs: integer(
       'ms',
       [2000, 50, 60_000],

@@ -11,6 +11,7 @@ import {
 } from './control-codec.js';
 import { corruptFrame, FRAME } from './frame.js';
 import type { ForwardRequest } from './network.js';
+import { MAX_TIMEOUT_MS } from './request-table.js';
 
 /**
  * The bodies of frames. Encoders write into the sender's buffer at `at`, decoders read in place and
@@ -173,8 +174,6 @@ function readVoteResponse(record: FlatRecord): ControlMessage {
 }
 
 const FORWARD_KINDS = ['write', 'readIndex'] as const;
-/** About 24 days: what a timer takes. */
-const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 export function writeForwardRequest(
   view: DataView,

@@ -38,8 +38,9 @@ export class RequestTable {
       );
     }
     const id = ++this.lastId;
+    const limitMs = Math.min(Math.max(0, timeoutMs), MAX_TIMEOUT_MS);
     const promise = new Promise<ForwardResponse>((resolve, reject) => {
-      const timer = this.scheduler.setTimer(timeoutMs, () => {
+      const timer = this.scheduler.setTimer(limitMs, () => {
         const request = this.pending.get(id);
         if (request === undefined) return;
         this.fail(id, request, 'KEELSON_TIMEOUT', `no answer within ${timeoutMs} ms`);
@@ -85,6 +86,9 @@ export class RequestTable {
     request.reject(new KeelsonError(code, message, { outcome }));
   }
 }
+
+/** What a timer takes: about 24 days. */
+export const MAX_TIMEOUT_MS: number = 2 ** 31 - 1;
 
 export interface OpenRequest {
   readonly id: number;

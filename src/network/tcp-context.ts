@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js';
 import type { Scheduler } from '../base/scheduler.js';
+import type { NetworkConfig } from '../config/types.js';
 import type { NodeId } from '../engine/types.js';
-import type { NetworkConfig } from './config.js';
 import type { Channel, Hello, NodeVersions, PeerRegistry, Refusal } from './handshake.js';
 import type { NetworkHandler, NodeIdentity } from './network.js';
 import type { RequestTable } from './request-table.js';

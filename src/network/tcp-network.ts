@@ -2,11 +2,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
+import type { NetworkConfig } from '../config/types.js';
 import type { AppendRequest, ControlMessage } from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
 import { Accepted, type AcceptedEvents } from './accepted.js';
 import { formatAddress, isLoopback, parseAddress } from './address.js';
-import type { NetworkConfig } from './config.js';
 import { type NodeVersions, type PeerRegistry, WIRE_VERSIONS } from './handshake.js';
 import type {
   ForwardRequest,

@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { ManualScheduler } from '../../dist/base/manual-scheduler.js';
+import { SystemScheduler } from '../../dist/base/system-scheduler.js';
 import { InProcessHub } from '../../dist/network/in-process-hub.js';
 import { InProcessNetwork } from '../../dist/network/in-process-network.js';
 import { describeNetwork } from './support/describe-network.js';
@@ -10,10 +12,9 @@ import {
   Recorder,
   sharedBytes,
 } from './support/recorder.js';
-import { RealScheduler, VirtualScheduler } from './support/schedulers.js';
 
 describeNetwork('in-process network', () => {
-  const hub = new InProcessHub(new RealScheduler());
+  const hub = new InProcessHub(new SystemScheduler());
   const made: InProcessNetwork[] = [];
   return {
     create(nodeId) {
@@ -28,7 +29,7 @@ describeNetwork('in-process network', () => {
 });
 
 function cluster(size: number) {
-  const scheduler = new VirtualScheduler();
+  const scheduler = new ManualScheduler();
   const hub = new InProcessHub(scheduler);
   const peers = new Map(Array.from({ length: size }, (_, at) => [at + 1, '']));
   const nodes = [...peers.keys()].map((nodeId) => {
@@ -38,7 +39,7 @@ function cluster(size: number) {
     network.setPeers(peers);
     return { network, recorder };
   });
-  scheduler.run();
+  scheduler.runJobs();
   return { scheduler, hub, nodes };
 }
 
@@ -47,7 +48,7 @@ describe('in-process network under faults', () => {
     const { scheduler, nodes } = cluster(2);
     nodes[0]!.network.send(2, heartbeat(1));
     expect(nodes[1]!.recorder.messages).toEqual([]);
-    scheduler.run();
+    scheduler.runJobs();
     expect(nodes[1]!.recorder.messages.length).toBe(1);
   });
 
@@ -57,7 +58,7 @@ describe('in-process network under faults', () => {
     const seen: number[] = [];
     nodes[1]!.recorder.onAppend = () => seen.push(entries.releases);
     nodes[0]!.network.sendAppend(2, appendRequest(), entries);
-    scheduler.run();
+    scheduler.runJobs();
     expect(seen).toEqual([0]);
     expect(entries.releases).toBe(1);
   });
@@ -69,7 +70,7 @@ describe('in-process network under faults', () => {
     nodes[0]!.network.send(2, heartbeat(1));
     nodes[0]!.network.send(3, heartbeat(2));
     hub.partition([[1, 3], [2]]);
-    scheduler.run();
+    scheduler.runJobs();
     expect(entries.releases).toBe(1);
     expect(nodes[1]!.recorder.appends).toEqual([]);
     expect(nodes[1]!.recorder.messages).toEqual([]);
@@ -77,7 +78,7 @@ describe('in-process network under faults', () => {
     expect(nodes[0]!.recorder.events.at(-1)).toBe('disconnected 2');
     expect(nodes[1]!.recorder.events.slice(-2)).toEqual(['disconnected 1', 'disconnected 3']);
     hub.heal();
-    scheduler.run();
+    scheduler.runJobs();
     expect(nodes[0]!.recorder.events.at(-1)).toBe('connected 2');
   });
 
@@ -85,7 +86,7 @@ describe('in-process network under faults', () => {
     const { scheduler, hub, nodes } = cluster(2);
     hub.disconnect(2);
     hub.heal();
-    scheduler.run();
+    scheduler.runJobs();
     expect(nodes[0]!.recorder.events).toEqual(['connected 2', 'disconnected 2', 'connected 2']);
   });
 
@@ -94,7 +95,7 @@ describe('in-process network under faults', () => {
     hub.cut(1, 2);
     nodes[0]!.network.send(2, heartbeat(1));
     nodes[1]!.network.send(1, heartbeat(2));
-    scheduler.run();
+    scheduler.runJobs();
     expect(nodes[1]!.recorder.messages).toEqual([]);
     expect(nodes[0]!.recorder.messages.length).toBe(1);
   });
@@ -104,12 +105,12 @@ describe('in-process network under faults', () => {
     nodes[1]!.recorder.answer = () => new Promise(() => {});
     const request = { kind: 'write', payload: new Uint8Array(1), timeoutMs: 1_000 } as const;
     const delivered = nodes[0]!.network.request(2, request);
-    scheduler.run();
+    scheduler.runJobs();
     const waiting = nodes[0]!.network.request(2, request);
     hub.disconnect(1);
     await expect(delivered).rejects.toMatchObject({ outcome: 'unknown' });
     await expect(waiting).rejects.toMatchObject({ outcome: 'rejected' });
-    expect(scheduler.openTimers).toBe(0);
+    expect(scheduler.nextTimerAt()).toBeUndefined();
   });
 
   it('bounds its inbox: control is dropped, appends are refused until there is room', () => {
@@ -118,7 +119,7 @@ describe('in-process network under faults', () => {
     expect(nodes[0]!.network.metrics().droppedMessages).toBe(72);
     const entries = new CountedEntries(sharedBytes(10));
     expect(nodes[0]!.network.sendAppend(2, appendRequest(), entries)).toBe(false);
-    scheduler.run();
+    scheduler.runJobs();
     expect(nodes[1]!.recorder.messages.length).toBe(128);
     expect(nodes[0]!.recorder.events.at(-1)).toBe('writable 2');
     expect(nodes[0]!.network.sendAppend(2, appendRequest(), entries)).toBe(true);
@@ -132,8 +133,8 @@ describe('in-process network under faults', () => {
     };
     nodes[0]!.network.sendAppend(2, appendRequest(), entries);
     nodes[0]!.network.send(2, heartbeat(1));
-    expect(() => scheduler.run()).toThrow('handler');
-    scheduler.run();
+    expect(() => scheduler.runJobs()).toThrow('handler');
+    scheduler.runJobs();
     expect(entries.releases).toBe(1);
     expect(nodes[1]!.recorder.messages.length).toBe(1);
   });
@@ -176,7 +177,7 @@ describe('in-process network under faults', () => {
           expect(sessions).toEqual([...sessions].sort((a, b) => a - b));
           expect(sent.every(({ releases }) => releases === 1)).toBe(true);
           expect(nodes[0]!.network.metrics().queuedBytes).toBe(0);
-          expect(scheduler.openTimers).toBe(0);
+          expect(scheduler.nextTimerAt()).toBeUndefined();
         },
       ),
       { seed: 20_261_123, numRuns: 200 },

@@ -1,12 +1,12 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { LogFields, Logger } from '../../../dist/base/logger.js';
+import { SystemScheduler } from '../../../dist/base/system-scheduler.js';
+import type { NetworkConfig } from '../../../dist/config/types.js';
 import type { NodeId } from '../../../dist/engine/types.js';
 import { parseAddress } from '../../../dist/network/address.js';
-import { DEFAULT_NETWORK_CONFIG, type NetworkConfig } from '../../../dist/network/config.js';
 import { FRAME_HEADER_BYTES, sealFrame } from '../../../dist/network/frame.js';
 import type { PeerRegistry } from '../../../dist/network/handshake.js';
 import { TcpNetwork, type TcpNetworkOptions } from '../../../dist/network/tcp-network.js';
-import { RealScheduler } from './schedulers.js';
 
 export const CLUSTER_ID = 'c1'.repeat(16);
 
@@ -54,7 +54,11 @@ export class RecordingLogger implements Logger {
 }
 
 export const TEST_CONFIG: NetworkConfig = {
-  ...DEFAULT_NETWORK_CONFIG,
+  maxFrameBytes: 16 * 1024 * 1024,
+  maxQueuedBytes: 32 * 1024 * 1024,
+  maxRequests: 16_384,
+  connectTimeoutMs: 3_000,
+  handshakeTimeoutMs: 3_000,
   reconnectMinMs: 5,
   reconnectMaxMs: 50,
 };
@@ -77,7 +81,7 @@ export function tcpNode(
     versions: { format: { min: 1, max: 1 }, stateMachine: { min: 1, max: 1 } },
     listen: '127.0.0.1:0',
     config: { ...TEST_CONFIG, ...config },
-    scheduler: new RealScheduler(),
+    scheduler: new SystemScheduler(),
     logger,
     registry,
     ...options,
