@@ -21,7 +21,10 @@ export interface MachineHost {
 }
 
 export interface MachineEvents {
-  /** `responses[i]` answers entry `firstIndex + i`. */
+  /**
+   * One `apply` has completed: called exactly once for each, in their order, possibly before that
+   * call returns. `responses[i]` answers entry `firstIndex + i`.
+   */
   applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void;
   /** The machine is lost (it threw, or its worker died): the group stops. */
   failed(error: Error): void;

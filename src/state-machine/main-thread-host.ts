@@ -81,7 +81,7 @@ export class MainThreadHost implements MachineHost {
     this.lastAccepted = lastIndex;
     lease.retain();
     const cursor = new EntryCursor(lease.parts, firstIndex, lastIndex, this.codec);
-    this.queue.push({ lease, cursor });
+    this.queue.push({ lease, cursor, firstIndex, responses: undefined });
     if (!this.busy) this.runSlice();
   }
 
@@ -138,22 +138,30 @@ export class MainThreadHost implements MachineHost {
     }
   }
 
-  private step({ lease, cursor }: QueuedApply): void {
-    const { machine, group, limits } = this;
-    let applied: ReturnType<typeof applyNext>;
+  private step(queued: QueuedApply): void {
+    const { cursor } = queued;
+    let responses: unknown[];
     try {
-      applied = applyNext(machine, cursor, group, this.callEntries, limits.maxApplyBytes);
+      const { machine, group, limits } = this;
+      responses = applyNext(
+        machine,
+        cursor,
+        group,
+        this.callEntries,
+        limits.maxApplyBytes,
+      ).responses;
     } catch (error) {
       this.failure = error as KeelsonError;
       this.releaseAll();
       this.events.failed(this.failure);
       return;
     }
-    if (cursor.done) {
-      this.queue.shift();
-      lease.release();
-    }
-    this.events.applied(applied.firstIndex, applied.lastIndex, applied.responses);
+    if (queued.responses === undefined) queued.responses = responses;
+    else for (const response of responses) queued.responses.push(response);
+    if (!cursor.done) return;
+    this.queue.shift();
+    queued.lease.release();
+    this.events.applied(queued.firstIndex, cursor.lastIndex, queued.responses);
   }
 
   /** Keeps one call well within a slice, whatever an entry costs this machine. */
@@ -173,6 +181,9 @@ export class MainThreadHost implements MachineHost {
 interface QueuedApply {
   readonly lease: EntriesLease;
   readonly cursor: EntryCursor<unknown>;
+  readonly firstIndex: number;
+  /** Of the slices so far. */
+  responses: unknown[] | undefined;
 }
 
 /** What a machine's `open` returned must be an index. */

@@ -240,6 +240,7 @@ export class WorkerHost implements MachineHost {
     const running: RunningApply = {
       firstIndex: batch[0]!.firstIndex,
       lastIndex: batch.at(-1)!.lastIndex,
+      batch,
       held,
     };
     this.running.push(running);
@@ -257,10 +258,21 @@ export class WorkerHost implements MachineHost {
     this.running.shift();
     for (const lease of running.held) lease.release();
     if (this.closing === undefined && this.failure === undefined) {
-      this.options.events.applied(running.firstIndex, running.lastIndex, responses);
+      this.tell(running, responses);
       this.pump();
     }
     this.checkIdle();
+  }
+
+  /** One event for each `apply`, however many the task joined. */
+  private tell({ firstIndex, batch }: RunningApply, responses: readonly unknown[]): void {
+    const { events } = this.options;
+    for (const range of batch) {
+      const from = range.firstIndex - firstIndex;
+      const until = range.lastIndex + 1 - firstIndex;
+      const own = batch.length === 1 ? responses : responses.slice(from, until);
+      events.applied(range.firstIndex, range.lastIndex, own);
+    }
   }
 
   private applyFailed(running: RunningApply, error: KeelsonError): void {
@@ -342,6 +354,8 @@ interface QueuedApply {
 interface RunningApply {
   readonly firstIndex: number;
   readonly lastIndex: number;
+  /** The applies that it joins. */
+  readonly batch: readonly QueuedApply[];
   /** Leases on shared memory that the worker reads. */
   readonly held: readonly EntriesLease[];
 }

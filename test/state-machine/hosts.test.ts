@@ -87,6 +87,10 @@ describe.each(ways)('a machine given as $way', ({ create }) => {
     expect(events.responses.map((response) => (response as { echo: number }).echo)).toEqual(
       expected,
     );
+    // One event for each apply, whatever was sliced or joined on the way.
+    expect(
+      events.appliedRanges.map(({ firstIndex, lastIndex }) => [firstIndex, lastIndex]),
+    ).toEqual(leases.map((each) => [each.firstIndex, each.lastIndex]));
     const recorded = (await host.query('entries')) as { index: number }[];
     expect(recorded.map(({ index }) => index)).toEqual(expected);
     expect(leases.filter(({ references }) => references !== 0)).toEqual([]);

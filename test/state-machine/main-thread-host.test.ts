@@ -46,6 +46,7 @@ test('a long queue is applied in slices, and other jobs run between them', () =>
     if (heartbeats > 8) longestMs = Math.max(longestMs, scheduler.time - before);
   }
   expect(events.responses).toEqual(Array.from({ length: 1000 }, (_, place) => place + 1));
+  expect(events.appliedRanges).toHaveLength(1);
   expect(heartbeats).toBeGreaterThan(50);
   expect(longestMs).toBeLessThanOrEqual(16);
   expect(lease.references).toBe(1);
