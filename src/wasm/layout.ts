@@ -105,3 +105,50 @@ export const HARD_STATE = {
     checksum: 56, // u64, XXH3-64 of [0, 56)
   },
 } as const;
+
+/**
+ * First sector of a segment file; the checkpoint follows in the next sectors, then the batches. LSN
+ * of a batch = `startLsn` + its position in the file.
+ */
+export const SEGMENT = {
+  bytes: 128,
+  magic: 0x31534c4b, // "KLS1"
+  version: 1,
+  offset: {
+    magic: 0, // u32
+    version: 4, // u16
+    reserved: 6, // u16, zero
+    lane: 8, // u32
+    groups: 12, // u32, count of the checkpoint's records
+    sequence: 16, // u64, of the segment in its lane, from 1
+    epoch: 24, // u64, random (52 bits), renewed at each use of the file
+    startLsn: 32, // u64
+    prevEnd: 40, // u64, LSN at which the previous segment ended: bytes beyond it there are dead
+    fileBytes: 48, // u64
+    dataStart: 56, // u64, position of the first batch: behind the checkpoint, on a sector boundary
+    // 64..119 zero
+    headerChecksum: 120, // u64, XXH3-64 of [0, 120)
+  },
+} as const;
+
+/** State of one group after all earlier batches of the lane; verifies alone. */
+export const CHECKPOINT = {
+  bytes: 128,
+  magic: 0x31434c4b, // "KLC1"
+  offset: {
+    magic: 0, // u32
+    group: 4, // u32
+    term: 8, // u64
+    votedFor: 16, // u64, node id, 0 = nobody
+    flags: 24, // u32, 1 = the vote is committed
+    reserved: 28, // u32, zero
+    committed: 32, // u64
+    purgedIndex: 40, // u64, entry before the first one kept
+    purgedTerm: 48, // u64
+    snapshotIndex: 56, // u64, 0 = no snapshot
+    snapshotTerm: 64, // u64
+    snapshotId: 72, // 16 bytes
+    // 88..119 zero
+    checksum: 120, // u64, XXH3-64 of [0, 120)
+  },
+} as const;

@@ -1,0 +1,163 @@
+/**
+ * What the main thread knows of the log of one group: promised vote, last index, the blocks that are
+ * in memory, and the index of what stands in segment files.
+ *
+ * The log as the engine sees it ends at `lastIndex`. The index follows with every batch that became
+ * durable, so it may lag behind; whatever it lags by is in memory.
+ */
+import { invariant } from '../base/assert.js';
+import type { IoId, LogIndex, Vote } from '../engine/types.js';
+import type { LogIndex as SegmentIndex } from '../wasm/log-index.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { CachedBlock } from './cached-block.js';
+import { CountedLease, copyPartOfBlock, isWhole } from './cached-block.js';
+import type { RingBatch } from './entry-ring.js';
+
+const COMPACT_AT = 1024;
+
+/** A batch with what it means to the groups that it touches. */
+export interface LaneBatch {
+  readonly ring: RingBatch;
+  readonly operations: BatchOperation[];
+  /** Groups whose hard state the batch carries. */
+  readonly touched: Set<GroupLog>;
+  /** The last I/O of each group that completes with it. */
+  readonly ios: Map<GroupLog, IoId>;
+  voteChanged: boolean;
+  entries: number;
+  hardStates: number;
+  flags: number;
+  completed: boolean;
+}
+
+/** In the order in which it happened. */
+export type BatchOperation =
+  | {
+      readonly type: 'append';
+      readonly group: GroupLog;
+      readonly pointer: number;
+      length: number;
+      lastIndex: LogIndex;
+    }
+  | { readonly type: 'truncate'; readonly group: GroupLog; readonly lastIndex: LogIndex };
+
+export class GroupLog {
+  readonly id: number;
+  readonly index: SegmentIndex;
+  vote: Vote;
+  committed: LogIndex;
+  lastIndex: LogIndex;
+  /** Counts truncations and overwrites: an asynchronous read that one overtook is done again. */
+  generation = 0;
+  /** The last batch that touched the group. */
+  lastBatch: LaneBatch | undefined;
+  /** Ascending by index, without gaps; those before `firstBlock` are evicted. */
+  private blocks: CachedBlock[] = [];
+  private firstBlock = 0;
+
+  constructor(
+    id: number,
+    index: SegmentIndex,
+    vote: Vote,
+    committed: LogIndex,
+    lastIndex: LogIndex,
+  ) {
+    this.id = id;
+    this.index = index;
+    this.vote = vote;
+    this.committed = committed;
+    this.lastIndex = lastIndex;
+  }
+
+  addBlock(block: CachedBlock): void {
+    invariant(block.firstIndex === this.lastIndex + 1, 'appended entries continue the log');
+    this.blocks.push(block);
+    this.lastIndex = block.lastIndex;
+  }
+
+  /** The log ends at `lastIndex` from now on. */
+  truncateAfter(lastIndex: LogIndex): void {
+    if (lastIndex >= this.lastIndex) return;
+    this.generation++;
+    this.lastIndex = lastIndex;
+    for (let last = this.blocks.length - 1; last >= this.firstBlock; last--) {
+      const block = this.blocks[last]!;
+      if (block.firstIndex <= lastIndex) {
+        block.lastIndex = Math.min(block.lastIndex, lastIndex);
+        break;
+      }
+      this.blocks.pop();
+    }
+  }
+
+  /** First index that is in memory; `lastIndex + 1` when none is. */
+  firstCached(): LogIndex {
+    this.dropEvicted();
+    return this.blocks[this.firstBlock]?.firstIndex ?? this.lastIndex + 1;
+  }
+
+  /** A lease on blocks in memory; undefined when `firstIndex` is not there. */
+  lease(
+    heap: SharedHeap,
+    firstIndex: LogIndex,
+    lastIndex: LogIndex,
+    maxBytes: number,
+    unpinned: () => void,
+  ): CountedLease | undefined {
+    if (firstIndex < this.firstCached()) return undefined;
+    const parts: Uint8Array[] = [];
+    const batches: RingBatch[] = [];
+    let bytes = 0;
+    let next = firstIndex;
+    let runPointer = 0;
+    let runEnd = 0;
+    for (let at = this.find(firstIndex); next <= lastIndex; at++) {
+      const block = this.blocks[at]!;
+      const whole = isWhole(block) && block.firstIndex === next && block.lastIndex <= lastIndex;
+      if (whole && bytes + block.length <= maxBytes) {
+        if (block.pointer !== runEnd || batches[batches.length - 1] !== block.batch) {
+          if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
+          runPointer = block.pointer;
+          if (batches[batches.length - 1] !== block.batch) batches.push(block.batch);
+        }
+        runEnd = block.pointer + block.length;
+        bytes += block.length;
+        next = block.lastIndex + 1;
+        continue;
+      }
+      // A whole block waits for the next read, unless it alone is more than was asked for.
+      if (whole && next > firstIndex) break;
+      if (!whole && next > firstIndex && bytes >= maxBytes) break;
+      const until = Math.min(lastIndex, block.lastIndex);
+      const part = copyPartOfBlock(heap.bytes, heap.view, block, next, until, maxBytes - bytes);
+      if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
+      runPointer = 0;
+      runEnd = 0;
+      parts.push(part.block);
+      bytes += part.block.length;
+      next = part.lastIndex + 1;
+      if (part.lastIndex < until) break;
+    }
+    if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
+    return new CountedLease(firstIndex, next - 1, parts, bytes, batches, unpinned);
+  }
+
+  /** Position in `blocks` of the block that holds `index`. */
+  private find(index: LogIndex): number {
+    let low = this.firstBlock;
+    let high = this.blocks.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.blocks[middle]!.firstIndex <= index) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  private dropEvicted(): void {
+    while (this.blocks[this.firstBlock]?.evicted === true) this.firstBlock++;
+    if (this.firstBlock < COMPACT_AT || this.firstBlock * 2 < this.blocks.length) return;
+    this.blocks = this.blocks.slice(this.firstBlock);
+    this.firstBlock = 0;
+  }
+}

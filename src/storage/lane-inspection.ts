@@ -1,0 +1,129 @@
+/**
+ * First step of recovery: which segments a lane has, what their headers and checkpoints say. Removes
+ * the temporary files that a crash left behind; they never held anything that was acknowledged.
+ */
+import { invariant } from '../base/assert.js';
+import { SECTOR_BYTES } from '../wasm/layout.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { Disk } from './disk.js';
+import type { GroupCheckpoint } from './hard-state.js';
+import type { SegmentHeader } from './segment-file.js';
+import {
+  isTemporaryName,
+  parseSegmentName,
+  readCheckpoints,
+  readSegmentHeader,
+} from './segment-file.js';
+import { readBatchHeader } from './segment-scan.js';
+
+export interface InspectTask {
+  readonly type: 'inspect';
+  readonly directory: string;
+  readonly lane: number;
+  readonly scratch: number;
+  readonly scratchBytes: number;
+}
+
+export interface Inspection {
+  /** Ascending by sequence. */
+  readonly segments: readonly InspectedSegment[];
+}
+
+export interface InspectedSegment {
+  readonly sequence: number;
+  readonly path: string;
+  readonly fileBytes: number;
+  /** Undefined when it does not verify. */
+  readonly header: SegmentHeader | undefined;
+  /** Set when the header is sound but of a format newer than this program. */
+  readonly newerVersion: number | undefined;
+  /** Undefined when a record of it does not verify. */
+  readonly checkpoint: readonly GroupCheckpoint[] | undefined;
+  /** Only looked for when the header is unreadable: position of a batch of this segment. */
+  readonly batchPosition: number | undefined;
+}
+
+export function inspectLane(memory: SharedHeap, disk: Disk, task: InspectTask): Inspection {
+  disk.makeDirectory(task.directory);
+  const sequences: { name: string; sequence: number }[] = [];
+  for (const name of disk.list(task.directory)) {
+    if (isTemporaryName(name)) {
+      disk.remove(`${task.directory}/${name}`);
+      continue;
+    }
+    const sequence = parseSegmentName(name, task.lane);
+    if (sequence !== undefined) sequences.push({ name, sequence });
+  }
+  sequences.sort((left, right) => left.sequence - right.sequence);
+  const segments = sequences.map(({ name, sequence }) =>
+    inspectSegment(memory, disk, task, `${task.directory}/${name}`, sequence),
+  );
+  return { segments };
+}
+
+function inspectSegment(
+  memory: SharedHeap,
+  disk: Disk,
+  task: InspectTask,
+  path: string,
+  sequence: number,
+): InspectedSegment {
+  const file = disk.open(path, { access: 'read' });
+  try {
+    const fileBytes = file.size();
+    // The last sector of the scratch memory takes checksums, the rest takes what is read.
+    const sums = task.scratch + task.scratchBytes - SECTOR_BYTES;
+    const room = task.scratchBytes - SECTOR_BYTES;
+    const base = { sequence, path, fileBytes };
+    const read = file.read(memory.bytes.subarray(task.scratch, task.scratch + SECTOR_BYTES), 0);
+    const reading =
+      read === SECTOR_BYTES
+        ? readSegmentHeader(memory, task.scratch, sums)
+        : ({ ok: false, newerVersion: undefined } as const);
+    if (!reading.ok || reading.header.sequence !== sequence || reading.header.lane !== task.lane) {
+      return {
+        ...base,
+        header: undefined,
+        newerVersion: reading.ok ? undefined : reading.newerVersion,
+        checkpoint: undefined,
+        batchPosition: findBatch(memory, file, task, sequence, sums),
+      };
+    }
+    const { header } = reading;
+    const length = header.dataStart - SECTOR_BYTES;
+    invariant(length <= room, 'a checkpoint fits into the memory of recovery');
+    const view = memory.bytes.subarray(task.scratch, task.scratch + length);
+    const complete = file.read(view, SECTOR_BYTES) === length;
+    return {
+      ...base,
+      header,
+      newerVersion: undefined,
+      checkpoint: complete ? readCheckpoints(memory, task.scratch, header.groups, sums) : undefined,
+      batchPosition: undefined,
+    };
+  } finally {
+    file.close();
+  }
+}
+
+/** A sector that is the header of a batch of this segment, whatever its epoch. */
+function findBatch(
+  memory: SharedHeap,
+  file: { size(): number; read(view: Uint8Array, position: number): number },
+  task: InspectTask,
+  sequence: number,
+  sums: number,
+): number | undefined {
+  const room = task.scratchBytes - SECTOR_BYTES;
+  const size = file.size();
+  for (let start = 0; start < size; start += room) {
+    const length = file.read(memory.bytes.subarray(task.scratch, task.scratch + room), start);
+    for (let at = 0; at + SECTOR_BYTES <= length; at += SECTOR_BYTES) {
+      const header = readBatchHeader(memory, task.scratch + at, sums);
+      if (header !== undefined && header.segment === sequence && header.lane === task.lane) {
+        return start + at;
+      }
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,292 @@
+/**
+ * Writes the batches of one lane; lives in the lane's thread.
+ *
+ * Rule: a batch is sealed strictly after the flush of the one before it has returned, and a segment
+ * gets its name strictly after everything before it was flushed. So any later valid batch or segment
+ * proves everything before it, and recovery can tell loss from a torn tail.
+ *
+ * One failed write or sync is final: the object throws ever after.
+ */
+import { invariant } from '../base/assert.js';
+import { KeelsonError } from '../base/errors.js';
+import { BatchCodec, batchBytes } from '../wasm/batch-codec.js';
+import { BATCH, HARD_STATE, SECTOR_BYTES } from '../wasm/layout.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { Disk, DiskFile } from './disk.js';
+import type { GroupCheckpoint } from './hard-state.js';
+import { emptyCheckpoint, readHardState } from './hard-state.js';
+import { alignToSector } from './sector.js';
+import {
+  checkpointBytes,
+  createZeroFilled,
+  segmentPath,
+  sparePath,
+  writeSegmentStart,
+} from './segment-file.js';
+import { readU64 } from './storage-memory.js';
+
+export interface LaneWriterOptions {
+  /** The folder of the segments. */
+  readonly directory: string;
+  readonly lane: number;
+  readonly segmentBytes: number;
+  /** Ask for writes that bypass the page cache. */
+  readonly direct: boolean;
+  /** Sector-aligned shared memory of this writer alone, for headers and checkpoints. */
+  readonly scratch: number;
+  readonly scratchBytes: number;
+}
+
+/** Where a lane goes on after recovery. */
+export interface LaneStart {
+  readonly sequence: number;
+  /** Chance for the epochs; 52 bits. */
+  readonly epoch: number;
+  readonly startLsn: number;
+  readonly prevEnd: number;
+  readonly groups: readonly GroupCheckpoint[];
+  /** The last unproven batch, copied into the new segment before anything else. */
+  readonly carry: CarriedBatch | undefined;
+}
+
+export interface CarriedBatch {
+  readonly path: string;
+  readonly position: number;
+  readonly totalLength: number;
+  /** Sector-aligned shared memory with room for it. */
+  readonly pointer: number;
+}
+
+/** A batch that waits in shared memory: header room, blocks and hard states. */
+export interface SealCommand {
+  readonly pointer: number;
+  readonly flags: number;
+  readonly blocks: number;
+  readonly items: number;
+  readonly blocksLength: number;
+  readonly hardStates: number;
+}
+
+/** Where a batch stands, durably. */
+export interface BatchPlace {
+  readonly segment: number;
+  readonly position: number;
+  readonly totalLength: number;
+}
+
+const TWO_POW_52 = 2 ** 52;
+
+export class LaneWriter {
+  private readonly memory: SharedHeap;
+  private readonly codec: BatchCodec;
+  private readonly disk: Disk;
+  private readonly options: LaneWriterOptions;
+  private readonly groups: Map<number, GroupCheckpoint> = new Map();
+  private file: DiskFile | undefined;
+  private sequence = 0;
+  private epoch = 0;
+  private startLsn = 0;
+  private fileBytes = 0;
+  private position = 0;
+  private failure: unknown;
+
+  constructor(memory: SharedHeap, disk: Disk, options: LaneWriterOptions) {
+    invariant(options.scratch % SECTOR_BYTES === 0, 'the scratch memory of a lane is aligned');
+    this.memory = memory;
+    this.codec = new BatchCodec(memory);
+    this.disk = disk;
+    this.options = options;
+  }
+
+  /** Makes the first segment of this run. Returns the place of the carried batch in it, if any. */
+  begin(start: LaneStart): BatchPlace | undefined {
+    return this.guarded(() => {
+      for (const state of start.groups) this.groups.set(state.group, state);
+      this.sequence = start.sequence - 1;
+      this.epoch = start.epoch;
+      return this.openSegment(start.startLsn, start.prevEnd, start.carry, 0);
+    });
+  }
+
+  /** Seals, writes and syncs one batch. */
+  write(command: SealCommand): BatchPlace {
+    return this.guarded(() => {
+      const total = batchBytes(command.blocksLength, command.hardStates, command.flags);
+      if (this.position + total > this.fileBytes) {
+        const prevEnd = this.startLsn + this.position;
+        this.openSegment(this.startLsn + this.fileBytes, prevEnd, undefined, total);
+      }
+      const place = { segment: this.sequence, position: this.position, totalLength: total };
+      const sealed = this.seal(command, total, this.startLsn + this.position);
+      invariant(sealed === total, 'batch geometry of writer and module agree');
+      const { file } = this;
+      invariant(file !== undefined, 'the lane has begun');
+      file.write(
+        this.memory.bytes.subarray(command.pointer, command.pointer + total),
+        this.position,
+      );
+      file.dataSync();
+      this.position += total;
+      this.noteHardStates(command);
+      return place;
+    });
+  }
+
+  close(): void {
+    this.file?.close();
+    this.file = undefined;
+  }
+
+  private guarded<T>(work: () => T): T {
+    if (this.failure !== undefined) throw this.failure;
+    try {
+      return work();
+    } catch (error) {
+      this.failure = storageFailure(error, this.options.directory);
+      throw this.failure;
+    }
+  }
+
+  private seal(command: SealCommand, room: number, lsn: number): number {
+    const { sequence: segment, epoch } = this;
+    const batch = { ...command, lane: this.options.lane, lsn, segment, epoch };
+    return this.codec.sealBatch(command.pointer, room, batch);
+  }
+
+  /** The next checkpoint tells what the batches of this segment said of the votes. */
+  private noteHardStates(command: SealCommand): void {
+    const first = command.pointer + BATCH.bytes + command.blocksLength;
+    for (let index = 0; index < command.hardStates; index++) {
+      const state = readHardState(this.memory.view, first + index * HARD_STATE.bytes);
+      const known = this.groups.get(state.group) ?? emptyCheckpoint(state.group);
+      this.groups.set(state.group, { ...known, vote: state.vote, committed: state.committed });
+    }
+  }
+
+  private openSegment(
+    startLsn: number,
+    prevEnd: number,
+    carry: CarriedBatch | undefined,
+    firstBatchBytes: number,
+  ): BatchPlace | undefined {
+    const { directory, lane, scratch, scratchBytes } = this.options;
+    const sequence = this.sequence + 1;
+    const epoch = this.renewEpoch();
+    const groups = [...this.groups.values()];
+    const carried = carry === undefined ? undefined : this.readCarried(carry);
+    const needed =
+      SECTOR_BYTES + checkpointBytes(groups.length) + (carry?.totalLength ?? firstBatchBytes);
+    const { path: temporary, fileBytes } = this.takeZeroFilled(Math.max(needed, 0));
+    const dataStart = writeSegmentStart(
+      this.memory,
+      scratch,
+      scratchBytes,
+      { lane, sequence, epoch, startLsn, prevEnd, fileBytes },
+      groups,
+    );
+    const previous = this.file;
+    this.file = undefined;
+    previous?.close();
+    this.sequence = sequence;
+    this.epoch = epoch;
+    this.startLsn = startLsn;
+    this.fileBytes = fileBytes;
+    this.position = dataStart;
+    const file = this.disk.open(temporary, { access: 'write', direct: this.options.direct });
+    this.file = file;
+    file.write(this.memory.bytes.subarray(scratch, scratch + dataStart), 0);
+    let place: BatchPlace | undefined;
+    if (carried !== undefined) {
+      const total = this.seal(carried, carry!.totalLength, startLsn + dataStart);
+      file.write(
+        this.memory.bytes.subarray(carried.pointer, carried.pointer + total),
+        this.position,
+      );
+      place = { segment: sequence, position: this.position, totalLength: total };
+      this.position += total;
+      this.noteHardStates(carried);
+    }
+    file.dataSync();
+    this.disk.rename(temporary, segmentPath(directory, lane, sequence));
+    this.disk.syncDirectory(directory);
+    return place;
+  }
+
+  /** The file made ahead of time, if it is there and large enough; else a new one. */
+  private takeZeroFilled(neededBytes: number): { path: string; fileBytes: number } {
+    const { directory, lane, segmentBytes } = this.options;
+    const path = `${directory}/lane-${lane}-next.tmp`;
+    const spare = sparePath(directory, lane);
+    if (this.disk.exists(spare)) {
+      const file = this.disk.open(spare, { access: 'read' });
+      const fileBytes = Math.floor(file.size() / SECTOR_BYTES) * SECTOR_BYTES;
+      file.close();
+      if (fileBytes >= neededBytes) {
+        if (this.disk.exists(path)) this.disk.remove(path);
+        this.disk.rename(spare, path);
+        return { path, fileBytes };
+      }
+      this.disk.remove(spare);
+    }
+    const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
+    createZeroFilled(this.disk, path, fileBytes);
+    return { path, fileBytes };
+  }
+
+  private readCarried(carry: CarriedBatch): SealCommand {
+    const { bytes, view } = this.memory;
+    const { pointer, totalLength } = carry;
+    const file = this.disk.open(carry.path, { access: 'read' });
+    const read = file.read(bytes.subarray(pointer, pointer + totalLength), carry.position);
+    file.close();
+    const sound =
+      read === totalLength && this.codec.verifyBatch(pointer, totalLength) === undefined;
+    if (!sound) {
+      throw new KeelsonError(
+        'KEELSON_STORAGE_CORRUPT',
+        `The last batch of ${carry.path} at ${carry.position} read well once and not again. ` +
+          'The disk is failing; replace it and restore this node from its peers.',
+        { details: { file: carry.path, offset: carry.position } },
+      );
+    }
+    const { offset } = BATCH;
+    return {
+      pointer,
+      flags: view.getUint16(pointer + offset.flags, true),
+      blocks: view.getUint32(pointer + offset.blocks, true),
+      items: view.getUint32(pointer + offset.items, true),
+      blocksLength: view.getUint32(pointer + offset.blocksLength, true),
+      hardStates: view.getUint32(pointer + offset.hardStates, true),
+    };
+  }
+
+  /** A new epoch for each use of a file: a hash of the last one and the segment's number. */
+  private renewEpoch(): number {
+    const { view, exports } = this.memory;
+    const { scratch } = this.options;
+    view.setFloat64(scratch, this.epoch, true);
+    view.setFloat64(scratch + 8, this.sequence + 1, true);
+    exports.xxh3(scratch, 16, scratch + 16);
+    return readU64(view, scratch + 16) % TWO_POW_52;
+  }
+}
+
+/** What a failed write, sync or file operation means to the owner of the store. */
+export function storageFailure(error: unknown, directory: string): KeelsonError {
+  if (error instanceof KeelsonError) return error;
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  const reason = error instanceof Error ? error.message : String(error);
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new KeelsonError(
+      'KEELSON_STORAGE_FULL',
+      `No space for the log in ${directory}: ${reason}. Free space, then open the store again.`,
+      { outcome: 'unknown', details: { directory }, cause: error },
+    );
+  }
+  return new KeelsonError(
+    'KEELSON_STORAGE_FAILED',
+    `Writing the log in ${directory} failed: ${reason}. What was being written may or may not be ` +
+      'durable; nothing more is acknowledged. Check the disk, then open the store again.',
+    { outcome: 'unknown', details: { directory }, cause: error },
+  );
+}

@@ -1,0 +1,163 @@
+/**
+ * A segment: one file of a lane, `lane-<lane>-<sequence>.wal`.
+ *
+ * ```
+ * [header sector][checkpoint, whole sectors][batch]…[zero to the end]
+ * ```
+ *
+ * A file is made under a temporary name: zero-filled and synced, then header, checkpoint and, after
+ * a recovery, the carried batch are written and synced; only then it gets its name, and the
+ * directory is synced. So a named segment always had a durable header, and its existence proves that
+ * everything in the segments before it, up to `prevEnd`, was durable.
+ */
+import { invariant } from '../base/assert.js';
+import { CHECKPOINT, SECTOR_BYTES, SEGMENT } from '../wasm/layout.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { Disk, DiskFile } from './disk.js';
+import type { GroupCheckpoint } from './hard-state.js';
+import { readCheckpoint, writeCheckpoint } from './hard-state.js';
+import { alignToSector } from './sector.js';
+import { readU64, sealRecord, verifiesAlone, writeU64 } from './storage-memory.js';
+
+export interface SegmentHeader {
+  readonly lane: number;
+  readonly sequence: number;
+  readonly epoch: number;
+  readonly startLsn: number;
+  readonly prevEnd: number;
+  readonly fileBytes: number;
+  readonly groups: number;
+  readonly dataStart: number;
+}
+
+const ZERO_FILL_BYTES = 1 << 20;
+const SEGMENT_NAME = /^lane-(\d+)-(\d{10})\.wal$/;
+const TEMPORARY_NAME = /\.tmp$/;
+
+export function segmentName(lane: number, sequence: number): string {
+  return `lane-${lane}-${String(sequence).padStart(10, '0')}.wal`;
+}
+
+export function segmentPath(directory: string, lane: number, sequence: number): string {
+  return `${directory}/${segmentName(lane, sequence)}`;
+}
+
+/** A zero-filled, synced file that waits to become a segment. */
+export function sparePath(directory: string, lane: number): string {
+  return `${directory}/lane-${lane}-spare`;
+}
+
+export function parseSegmentName(name: string, lane: number): number | undefined {
+  const match = SEGMENT_NAME.exec(name);
+  if (match === null || Number(match[1]) !== lane) return undefined;
+  return Number(match[2]);
+}
+
+export function isTemporaryName(name: string): boolean {
+  return TEMPORARY_NAME.test(name);
+}
+
+export function checkpointBytes(groups: number): number {
+  return alignToSector(groups * CHECKPOINT.bytes);
+}
+
+/** Composes header and checkpoint at `pointer`; returns the position of the first batch. */
+export function writeSegmentStart(
+  memory: SharedHeap,
+  pointer: number,
+  room: number,
+  header: Omit<SegmentHeader, 'groups' | 'dataStart'>,
+  groups: readonly GroupCheckpoint[],
+): number {
+  const dataStart = SECTOR_BYTES + checkpointBytes(groups.length);
+  invariant(dataStart <= room, 'the checkpoint fits into the scratch memory of the lane');
+  const { view } = memory;
+  const { offset } = SEGMENT;
+  memory.bytes.fill(0, pointer, pointer + dataStart);
+  view.setUint32(pointer + offset.magic, SEGMENT.magic, true);
+  view.setUint16(pointer + offset.version, SEGMENT.version, true);
+  view.setUint32(pointer + offset.lane, header.lane, true);
+  view.setUint32(pointer + offset.groups, groups.length, true);
+  writeU64(view, pointer + offset.sequence, header.sequence);
+  writeU64(view, pointer + offset.epoch, header.epoch);
+  writeU64(view, pointer + offset.startLsn, header.startLsn);
+  writeU64(view, pointer + offset.prevEnd, header.prevEnd);
+  writeU64(view, pointer + offset.fileBytes, header.fileBytes);
+  writeU64(view, pointer + offset.dataStart, dataStart);
+  sealRecord(memory, pointer, offset.headerChecksum);
+  for (let index = 0; index < groups.length; index++) {
+    writeCheckpoint(memory, pointer + SECTOR_BYTES + index * CHECKPOINT.bytes, groups[index]!);
+  }
+  return dataStart;
+}
+
+export type HeaderReading =
+  | { readonly ok: true; readonly header: SegmentHeader }
+  | { readonly ok: false; readonly newerVersion: number | undefined };
+
+/** Reads the header that stands at `pointer`. */
+export function readSegmentHeader(
+  memory: SharedHeap,
+  pointer: number,
+  scratch: number,
+): HeaderReading {
+  const { view } = memory;
+  const { offset } = SEGMENT;
+  if (
+    view.getUint32(pointer + offset.magic, true) !== SEGMENT.magic ||
+    !verifiesAlone(memory, pointer, offset.headerChecksum, scratch)
+  ) {
+    return { ok: false, newerVersion: undefined };
+  }
+  const version = view.getUint16(pointer + offset.version, true);
+  if (version !== SEGMENT.version) return { ok: false, newerVersion: version };
+  const groups = view.getUint32(pointer + offset.groups, true);
+  const header: SegmentHeader = {
+    lane: view.getUint32(pointer + offset.lane, true),
+    groups,
+    sequence: readU64(view, pointer + offset.sequence),
+    epoch: readU64(view, pointer + offset.epoch),
+    startLsn: readU64(view, pointer + offset.startLsn),
+    prevEnd: readU64(view, pointer + offset.prevEnd),
+    fileBytes: readU64(view, pointer + offset.fileBytes),
+    dataStart: readU64(view, pointer + offset.dataStart),
+  };
+  const plausible = header.dataStart === SECTOR_BYTES + checkpointBytes(groups);
+  return plausible ? { ok: true, header } : { ok: false, newerVersion: undefined };
+}
+
+/** The checkpoint whose sectors stand at `pointer`; undefined when any record is damaged. */
+export function readCheckpoints(
+  memory: SharedHeap,
+  pointer: number,
+  groups: number,
+  scratch: number,
+): GroupCheckpoint[] | undefined {
+  const result: GroupCheckpoint[] = [];
+  for (let index = 0; index < groups; index++) {
+    const state = readCheckpoint(memory, pointer + index * CHECKPOINT.bytes, scratch);
+    if (state === undefined) return undefined;
+    result.push(state);
+  }
+  return result;
+}
+
+/** Writes zeros over [from, to) of a file through the page cache; the caller syncs. */
+export function zeroFill(file: DiskFile, from: number, to: number): void {
+  const zeros = new Uint8Array(Math.min(ZERO_FILL_BYTES, to - from));
+  for (let position = from; position < to; position += zeros.length) {
+    file.write(zeros.subarray(0, Math.min(zeros.length, to - position)), position);
+  }
+}
+
+/** Makes a zero-filled, synced file under a name that a crash leaves behind harmlessly. */
+export function createZeroFilled(disk: Disk, path: string, fileBytes: number): void {
+  if (disk.exists(path)) disk.remove(path);
+  const file = disk.open(path, { access: 'write', create: true });
+  try {
+    zeroFill(file, 0, fileBytes);
+    file.dataSync();
+  } finally {
+    file.close();
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * The seam to the threads that touch the disk. `PiscinaExecutor` runs them in workers,
+ * `InlineExecutor` in this thread through the scheduler, over any `Disk`.
+ *
+ * A lane is one long task: `submit` hands it batches in order, `completed` answers each in order. All
+ * else are tasks of their own: plain data in, plain data out.
+ */
+import type { KeelsonError } from '../base/errors.js';
+import type { BatchPlace, LaneStart, LaneWriterOptions, SealCommand } from './lane-writer.js';
+import type { StorageTask, StorageTaskResult } from './storage-tasks.js';
+
+export interface StorageExecutor {
+  /** Starts the threads; rejects when one does not answer. */
+  open(): Promise<void>;
+
+  /** Runs a task; rejects with a KeelsonError. Tasks run one after the other. */
+  run<T extends StorageTask>(task: T): Promise<StorageTaskResult<T>>;
+
+  /** Resolves with the place of the carried batch, once the lane's first segment is durable. */
+  startLane(
+    options: LaneWriterOptions,
+    start: LaneStart,
+    events: LaneEvents,
+  ): Promise<BatchPlace | undefined>;
+
+  /** At most `LANE_QUEUE_LIMIT` batches wait for their completion. */
+  submit(command: SealCommand): void;
+
+  /** Ends the lane's task behind what was submitted. */
+  stopLane(): Promise<void>;
+
+  /** Stops the threads; a thread that hangs in the kernel is left behind after a few seconds. */
+  close(): Promise<void>;
+}
+
+export interface LaneEvents {
+  /** One per submitted batch, in order. */
+  completed(place: BatchPlace): void;
+  /** Final: nothing completes after it. */
+  failed(error: KeelsonError): void;
+}
+
+export const LANE_QUEUE_LIMIT = 16;

@@ -1,0 +1,83 @@
+/**
+ * The tasks that read the log or prepare files, as plain data, and the object that runs them in
+ * whatever thread. Every task names the shared memory it may use; only one task runs at a time.
+ */
+
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { Disk } from './disk.js';
+import type { Inspection, InspectTask } from './lane-inspection.js';
+import { inspectLane } from './lane-inspection.js';
+import { sparePath, zeroFill } from './segment-file.js';
+import type { ReadTask, ReadTaskResult } from './segment-reader.js';
+import { SegmentReader } from './segment-reader.js';
+import type { ScanResult, ScanTask } from './segment-scan.js';
+import { scanSegment } from './segment-scan.js';
+
+export type StorageTask = InspectTask | ScanTask | ReadTask | PrefillTask;
+
+export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
+  ? Inspection
+  : T extends ScanTask
+    ? ScanResult
+    : T extends ReadTask
+      ? ReadTaskResult
+      : undefined;
+
+/** Zero-fills a slice of the lane's spare file; the last slice gives the file its name. */
+export interface PrefillTask {
+  readonly type: 'prefill';
+  readonly directory: string;
+  readonly lane: number;
+  readonly from: number;
+  readonly to: number;
+  readonly fileBytes: number;
+}
+
+export class StorageTaskRunner {
+  private readonly memory: SharedHeap;
+  private readonly disk: Disk;
+  private readonly reader: SegmentReader;
+
+  constructor(memory: SharedHeap, disk: Disk) {
+    this.memory = memory;
+    this.disk = disk;
+    this.reader = new SegmentReader(memory, disk);
+  }
+
+  run<T extends StorageTask>(task: T): StorageTaskResult<T> {
+    return this.dispatch(task) as StorageTaskResult<T>;
+  }
+
+  close(): void {
+    this.reader.close();
+  }
+
+  private dispatch(task: StorageTask): Inspection | ScanResult | ReadTaskResult | undefined {
+    switch (task.type) {
+      case 'inspect':
+        return inspectLane(this.memory, this.disk, task);
+      case 'scan':
+        return scanSegment(this.memory, this.disk, task);
+      case 'read':
+        return this.reader.read(task);
+      case 'prefill':
+        return prefill(this.disk, task);
+    }
+  }
+}
+
+function prefill(disk: Disk, task: PrefillTask): undefined {
+  const spare = sparePath(task.directory, task.lane);
+  const temporary = `${spare}.tmp`;
+  if (task.from === 0 && disk.exists(temporary)) disk.remove(temporary);
+  const file = disk.open(temporary, { access: 'write', create: task.from === 0 });
+  try {
+    zeroFill(file, task.from, task.to);
+    file.dataSync();
+  } finally {
+    file.close();
+  }
+  if (task.to < task.fileBytes) return;
+  disk.rename(temporary, spare);
+  disk.syncDirectory(task.directory);
+}
