@@ -127,9 +127,10 @@ export class GroupLog {
       }
       // A whole block waits for the next read, unless it alone is more than was asked for.
       if (whole && next > firstIndex) break;
-      if (!whole && next > firstIndex && bytes >= maxBytes) break;
       const until = Math.min(lastIndex, block.lastIndex);
       const part = copyPartOfBlock(heap.bytes, heap.view, block, next, until, maxBytes - bytes);
+      // It is never empty, so that one entry passes whatever its size; but only the first.
+      if (next > firstIndex && bytes + part.block.length > maxBytes) break;
       if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
       runPointer = 0;
       runEnd = 0;

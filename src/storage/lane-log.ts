@@ -303,8 +303,8 @@ export class LaneLog {
     this.staging = undefined;
     if (bytes > this.limits.maxStageBytes) {
       throw new KeelsonError(
-        'KEELSON_ENTRY_TOO_LARGE',
-        `${bytes} bytes of entries in one call; this store takes up to ` +
+        'KEELSON_OVERLOADED',
+        `${bytes} bytes of entries in one call never fit; this store takes up to ` +
           `${this.limits.maxStageBytes}. Send less at a time, or raise ringBytes and segmentBytes.`,
         { details: { bytes, maxStageBytes: this.limits.maxStageBytes } },
       );
