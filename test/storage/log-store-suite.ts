@@ -347,6 +347,15 @@ export function describeLogStore(
       await again.next.expectWhole();
     });
 
+    test('a range that was read before and then overwritten is read anew', async () => {
+      const driver = await openDriver();
+      driver.append(bytes(1, 2, 3));
+      await driver.read(1, 3, 1000);
+      driver.term = 2;
+      driver.append(bytes(4, 5), 2);
+      expect(await driver.read(1, 3, 1000)).toEqual(driver.model);
+    });
+
     test('remembers the last vote, with and without entries', async () => {
       const driver = await openDriver();
       const vote = { term: 7, nodeId: 3, committed: false };
