@@ -42,6 +42,7 @@ export class ReadRounds {
   /** A heartbeat round has begun; it carries the reads that wait. */
   roundBegins(state: NodeState): void {
     if (!this.hasWaiting) return;
+    if (!this.isInFlight) this.answered = this.assigned - 1;
     this.begun = this.assigned;
     this.index = state.committed;
   }
