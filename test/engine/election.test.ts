@@ -183,6 +183,25 @@ describe('pre-vote', () => {
     expect(cluster.node(3).engine.leader).toBe(1);
   });
 
+  it('is granted only for a term to come, to a log not behind, and while no leader is heard', () => {
+    const single = new Single({ terms: [1, 3] });
+    const lastLogId = { term: 3, index: 2 };
+    const ask = (term: number, log = lastLogId): boolean => {
+      single.clear();
+      single.receive(3, { type: 'PreVoteRequest', term, lastLogId: log });
+      return single.messages('PreVoteResponse')[0]!.granted;
+    };
+    expect(ask(4)).toBe(true);
+    expect(ask(3)).toBe(false);
+    expect(ask(4, { term: 3, index: 1 })).toBe(false);
+    single.receive(2, { type: 'HeartbeatRequest', term: 3, committed: 0, round: 1 });
+    single.node.flush();
+    expect(ask(4)).toBe(false);
+    for (let nowMs = 250; nowMs <= 1_000; nowMs += 250) single.node.elapse(nowMs);
+    expect(ask(4)).toBe(true);
+    expect(single.engine.term).toBe(3);
+  });
+
   it('adopts the higher term of a refusal', () => {
     const single = new Single();
     single.node.tell((engine) => engine.campaign());
@@ -208,6 +227,18 @@ describe('check-quorum', () => {
     cluster.isolate(3);
     cluster.run(10_000);
     expect(cluster.node(1).engine.role).toBe('leader');
+  });
+
+  it('a leader ignores candidates as long as it hears a majority', () => {
+    const single = new Single({ config: DIRECT });
+    single.lead();
+    single.clear();
+    single.receive(3, { type: 'VoteRequest', term: 9, lastLogId: { term: 8, index: 9 } });
+    single.receive(3, { type: 'PreVoteRequest', term: 9, lastLogId: { term: 8, index: 9 } });
+    single.node.flush();
+    expect(single.engine.role).toBe('leader');
+    expect(single.messages('VoteResponse')).toEqual([]);
+    expect(single.messages('PreVoteResponse')).toMatchObject([{ granted: false }]);
   });
 
   it('candidates are ignored, their term included, while the leader is alive', () => {

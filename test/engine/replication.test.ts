@@ -50,6 +50,17 @@ describe('leader', () => {
     expect(single.commands('Apply')).toMatchObject([{ firstIndex: 3, lastIndex: 3 }]);
   });
 
+  it('counts itself for the durable part of what it has written', () => {
+    const single = leading();
+    single.node.write(1);
+    single.node.write(1);
+    single.acknowledge(2, 4);
+    single.node.flush(1);
+    expect(single.engine.committedIndex).toBe(3);
+    single.node.flush();
+    expect(single.engine.committedIndex).toBe(4);
+  });
+
   it('acknowledgements of learners do not count', () => {
     const membership = { ...membershipOf(1, 2, 3), learners: [4] };
     const single = leading({ membership });
@@ -114,6 +125,28 @@ describe('leader', () => {
     single.node.write(1);
     const next = single.commands('Replicate').filter((held) => held.target === 2);
     expect(next.at(-1)!.prevLogId.index).toBe(4);
+  });
+
+  it('probes anew when a rejection comes before the runtime has told that it sent', () => {
+    const single = new Single({ terms: [1, 2, 3, 3], config: { preVote: false } });
+    single.node.heldReplicates = [];
+    single.lead();
+    const command = single.node.heldReplicates.find((held) => held.target === 3)!;
+    const conflict = { rejectedIndex: 4, term: 2, firstIndex: 2, lastIndex: 2 };
+    single.answer(3, 0, conflict, command.session);
+    single.node.tell((engine) => engine.replicated(3, command.session, 5, 1));
+    const next = single.commands('Replicate').filter((held) => held.target === 3);
+    expect(next).toHaveLength(2);
+    expect(next[1]!.prevLogId).toEqual({ term: 2, index: 2 });
+  });
+
+  it('never asks below what was acknowledged, whatever a late rejection says', () => {
+    const single = leading();
+    single.node.write(1);
+    single.node.write(1);
+    single.acknowledge(2, 3);
+    single.reject(2, { rejectedIndex: 4, term: 1, firstIndex: 1, lastIndex: 1 });
+    expect(single.appendsTo(2).at(-1)!.append.prevLogId.index).toBe(3);
   });
 
   it('waits after a failed send until there is a sign of life', () => {
@@ -326,6 +359,37 @@ describe('recovery', () => {
     single.node.apply();
     expect(single.engine.committedIndex).toBe(2);
     expect(single.engine.appliedIndex).toBe(2);
+  });
+
+  it('takes an append that begins before what was purged', () => {
+    const { config } = new Single().node;
+    const vote = { term: 4, nodeId: 2, committed: true };
+    const purged = { term: 1, index: 5 };
+    const recovered = { vote, purged, termRuns: [], lastIndex: 5, committed: 5, memberships: [] };
+    const engine = new Engine(config, recovered, 0);
+    engine.handleAppend(
+      2,
+      {
+        type: 'AppendRequest',
+        term: 4,
+        session: 1,
+        prevLogId: { term: 1, index: 3 },
+        lastIndex: 7,
+        committed: 6,
+      },
+      {
+        termRuns: [
+          { firstIndex: 4, term: 1 },
+          { firstIndex: 6, term: 4 },
+        ],
+        lastIndex: 7,
+        memberships: [],
+      },
+    );
+    expect(engine.lastLogId).toEqual({ term: 4, index: 7 });
+    expect(engine.committedIndex).toBe(6);
+    const append = engine.takeCommands().find((command) => command.type === 'AppendEntries');
+    expect(append).toMatchObject({ firstIndex: 6, lastIndex: 7 });
   });
 
   it('begins behind what a durable state machine holds', () => {
