@@ -59,7 +59,9 @@ export class Dialler implements ConnectionOwner {
     const { host, port } = parseAddress(this.address);
     const { scheduler, config } = this.context;
     this.state = 'dialling';
-    const socket = connect({ host, port });
+    // Where a name has several addresses, Node gives each 250 ms by default: too little for far peers.
+    const autoSelectFamilyAttemptTimeout = Math.max(10, Math.floor(config.connectTimeoutMs / 2));
+    const socket = connect({ host, port, autoSelectFamilyAttemptTimeout });
     this.connection = new Connection(socket, scheduler, this);
     this.limitTime(config.connectTimeoutMs, 'connect');
     socket.once('connect', () => this.greet(socket));

@@ -53,14 +53,17 @@ export interface NetworkHandler {
 /** A client's write or read, sent by a follower to the leader; never forwarded again. */
 export interface ForwardRequest {
   readonly kind: 'write' | 'readIndex';
-  /** Encoded command of a write; empty for a read index. */
+  /**
+   * Encoded command of a write; empty for a read index. Not copied: it must not change before the
+   * request is settled.
+   */
   readonly payload: Uint8Array;
   /** Time left, in ms, when it was sent. */
   readonly timeoutMs: number;
 }
 
 export interface ForwardResponse {
-  /** Encoded response of the state machine (writes only). */
+  /** Encoded response of the state machine (writes only). Not copied: it must not change any more. */
   readonly payload: Uint8Array;
   readonly index: number;
   readonly term: number;
