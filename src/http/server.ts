@@ -93,6 +93,8 @@ export class HttpServer {
     const answer = failureAnswer(failure);
     const begun = [...this.unanswered].find((response) => response.socket === socket);
     if (begun !== undefined) {
+      // The handler may be waiting for the rest of a body that will never be read.
+      begun.once('finish', () => begun.req.destroy());
       begun.shouldKeepAlive = false;
       if (begun.headersSent) socket.destroy();
       else reply(begun, answer, this.raft.status());
