@@ -271,8 +271,14 @@ export class Engine {
   // Roles
 
   private electionTimedOut(): void {
-    if (!this.state.isVoter || !this.state.diskKeptUp()) this.state.armElection();
-    else this.campaign();
+    const { state } = this;
+    if (state.isVoter && state.diskKeptUp()) {
+      this.campaign();
+      return;
+    }
+    state.leader = 0;
+    state.armElection();
+    state.announce();
   }
 
   private elect(): void {

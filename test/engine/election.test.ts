@@ -125,6 +125,20 @@ describe('election', () => {
     }
   });
 
+  it('a learner forgets a leader that it does not hear any more', () => {
+    const single = new Single({ membership: { ...membershipOf(2, 3), learners: [1] } });
+    single.receive(2, { type: 'HeartbeatRequest', term: 2, committed: 0, round: 1 });
+    expect(single.engine.leader).toBe(2);
+    for (let nowMs = 100; nowMs <= 2_000; nowMs += 100) single.node.elapse(nowMs);
+    expect(single.engine.leader).toBe(0);
+    expect(single.commands('LeadershipChanged').at(-1)).toMatchObject({
+      role: 'learner',
+      leader: 0,
+    });
+    single.receive(2, { type: 'HeartbeatRequest', term: 2, committed: 0, round: 2 });
+    expect(single.engine.leader).toBe(2);
+  });
+
   it('a restarted leader is a follower and leads again only in a higher term', () => {
     const cluster = new TestCluster();
     const leader = cluster.elect(1);

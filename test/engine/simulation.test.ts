@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { membershipOf } from './support/cluster.js';
 import { Simulation, type SimulationOptions } from './support/simulation.js';
 
-const RUNS = 80;
+const RUNS = 60;
 
 /** Runs many seeds; the seed of the one that fails is in the message. */
 function runSeeds(firstSeed: number, options: Omit<SimulationOptions, 'seed'>): void {
