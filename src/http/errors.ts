@@ -72,7 +72,7 @@ export function toHttpFailure(error: unknown, changesState: boolean): HttpFailur
       cause: error,
     });
   }
-  const status = error.outcome === 'unknown' ? 504 : REJECTED_STATUS[error.code];
+  const status = error.outcome === 'unknown' ? 504 : (REJECTED_STATUS[error.code] ?? 503);
   return new HttpFailure(status, error.code, error.message, {
     outcome: error.outcome,
     headers: status === 429 || status === 503 ? RETRY_AFTER : {},
@@ -80,26 +80,10 @@ export function toHttpFailure(error: unknown, changesState: boolean): HttpFailur
   });
 }
 
-/** A code that is not a matter of the request says that this node, or any node, cannot serve now. */
-const REJECTED_STATUS: Readonly<Record<ErrorCode, number>> = {
+/** Any other code says that this node cannot serve now, though another one might: 503. */
+const REJECTED_STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
   KEELSON_INVALID_ARGUMENT: 400,
-  KEELSON_INVALID_CONFIG: 400,
   KEELSON_ENTRY_TOO_LARGE: 413,
   KEELSON_OVERLOADED: 429,
   KEELSON_STORAGE_FULL: 507,
-  KEELSON_NOT_LEADER: 503,
-  KEELSON_NO_LEADER: 503,
-  KEELSON_LEADERSHIP_LOST: 503,
-  KEELSON_TIMEOUT: 503,
-  KEELSON_ABORTED: 503,
-  KEELSON_CLOSED: 503,
-  KEELSON_STORAGE_FAILED: 503,
-  KEELSON_STORAGE_LOCKED: 503,
-  KEELSON_STORAGE_MISMATCH: 503,
-  KEELSON_STORAGE_VERSION: 503,
-  KEELSON_STORAGE_CORRUPT: 503,
-  KEELSON_CORRUPT_FRAME: 503,
-  KEELSON_HANDSHAKE_REFUSED: 503,
-  KEELSON_STATE_MACHINE_FAILED: 503,
-  KEELSON_MISSING_FILE: 503,
 };

@@ -10,7 +10,7 @@ import type {
   KeyValueResponse,
 } from '../../dist/state-machine/key-value.js';
 
-const LEADING: Status = {
+const LEADING = {
   nodeId: 1,
   clusterId: '00112233445566778899aabbccddeeff',
   incarnation: 'ffeeddccbbaa99887766554433221100',
@@ -28,7 +28,7 @@ const LEADING: Status = {
   pendingWrites: 0,
   matchIndexes: { 2: 40, 3: 39 },
   failure: undefined,
-};
+} as Status;
 
 export class FakeRaft implements KeyValueRaft {
   readonly pairs: Map<string, { value: Uint8Array; version: number }> = new Map();
