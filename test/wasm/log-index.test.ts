@@ -230,6 +230,17 @@ describe('a log index', () => {
     index.dispose();
   });
 
+  test('an extent ends where payloads are apart, even if the items stand side by side', () => {
+    const bench = createBench();
+    const index = new LogIndex(bench.heap);
+    append(bench, index, [{ firstIndex: 1, payloads: [new Uint8Array(9)] }], 1, 0);
+    append(bench, index, [{ firstIndex: 2, payloads: [new Uint8Array(9)] }], 1, ITEM.bytes);
+    const extents = index.scan(1, 2, 2 ** 30);
+    expect(extents.map((extent) => extent.itemPosition)).toEqual([32, 80]);
+    expect(extents.map((extent) => extent.payloadPosition)).toEqual([80, 128]);
+    index.dispose();
+  });
+
   test('truncation, regrowth and disposal lose no memory', () => {
     const bench = createBench();
     const cycle = (): void => {
