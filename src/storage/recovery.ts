@@ -245,17 +245,30 @@ class LaneRecovery {
     return repeated ? last.batch.position : end;
   }
 
+  /**
+   * The index has the batch at its old place. Only blocks of which something is left are moved: one
+   * that the batch itself cut away again may not join the log any more.
+   */
   private placeCarried(place: BatchPlace): void {
     const { batch } = this.last!;
-    for (const block of batch.blocks) {
+    const moved: ScannedBlock[] = [];
+    const ends = new Map<number, number>();
+    for (let at = batch.blocks.length - 1; at >= 0; at--) {
+      const block = batch.blocks[at]!;
+      const end = ends.get(block.group) ?? this.group(block.group).index.lastIndex;
+      if (!block.truncateAfter && block.firstIndex <= end) moved.unshift(block);
+      ends.set(block.group, Math.min(end, block.firstIndex - 1));
+    }
+    const lastIndexes = moved.map((block) => this.group(block.group).index.lastIndex);
+    for (let at = 0; at < moved.length; at++) {
+      const block = moved[at]!;
       const { index } = this.group(block.group);
-      if (block.truncateAfter) {
-        index.truncateAfter(block.lastIndex);
-        continue;
-      }
       const offset = block.position - batch.position;
       const pointer = this.options.scratch + offset;
       index.appendBlocks(pointer, block.length, place.segment, place.position + offset);
+    }
+    for (let at = 0; at < moved.length; at++) {
+      this.group(moved[at]!.group).index.truncateAfter(lastIndexes[at]!);
     }
   }
 }
