@@ -6,6 +6,7 @@ interface Suite {
 const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   checksum: () => import('./checksum.js'),
   codec: () => import('./codec.js'),
+  log: () => import('./log.js'),
   scan: () => import('./scan.js'),
 };
 

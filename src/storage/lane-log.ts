@@ -27,6 +27,11 @@ import type { StorageExecutor } from './storage-executor.js';
 const RECORD_BYTES: number = BLOCK.bytes + ITEM.bytes;
 /** A stage never takes the last free control slots: votes and truncations do. */
 const KEPT_CONTROL_SLOTS = 2;
+/**
+ * A batch of that many entries goes to the disk at once when more come in the same turn: the lane
+ * writes while this thread still encodes, and from then on the two work in alternation.
+ */
+const EAGER_BATCH_ENTRIES = 512;
 
 export interface LaneLimits {
   readonly maxBatchBytes: number;
@@ -300,6 +305,13 @@ export class LaneLog {
   /** Room behind the open batch for a block of `bytes`; what the group had staged there is gone. */
   private placeStaging(group: GroupLog, bytes: number, entries: number): number {
     if (this.staging !== undefined && this.staging.group !== group.id) this.park();
+    if (
+      (this.open?.ring.items ?? 0) >= EAGER_BATCH_ENTRIES &&
+      this.pending.length === 0 &&
+      this.underWay.length < this.limits.maxQueuedBatches
+    ) {
+      this.submit();
+    }
     this.staging = undefined;
     if (bytes > this.limits.maxStageBytes) {
       throw new KeelsonError(

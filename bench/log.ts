@@ -1,0 +1,363 @@
+/**
+ * Durable appends through the store, closed loop: `--concurrency` writers, each of which writes its
+ * next entry when its last one is durable. Beside it, alternating in the same run, a bare
+ * write + fdatasync loop over a zero-filled file in the same directory with the payload bytes that
+ * one flush of the store carried, and another with 256 KiB.
+ */
+import {
+  closeSync,
+  fdatasyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { systemScheduler } from '../dist/base/system-scheduler.js';
+import type { IoId } from '../dist/engine/types.js';
+import { WalLogStore, type WalLogStoreOptions } from '../dist/storage/wal-log-store.js';
+import { ENTRY_KIND } from '../dist/wasm/layout.js';
+import { SharedHeap } from '../dist/wasm/shared-heap.js';
+import { environment, printEnvironment } from './environment.js';
+
+const MIB = 1024 * 1024;
+const RAW_FILE_BYTES = 64 * MIB;
+const RAW_FIXED_BYTES = 256 * 1024;
+const SLICE_MS = 500;
+const MAX_SAMPLES = 4_000_000;
+const MAX_IN_FLIGHT = 65_536;
+/** What one turn brought goes to the store in blocks of at most so many entries. */
+const MAX_BLOCK_ENTRIES = 512;
+const TERM = 1;
+const VOTE = { term: TERM, nodeId: 1, committed: true };
+
+interface Options {
+  readonly entrySize: number;
+  readonly concurrency: number;
+  readonly seconds: number;
+  readonly directory: string;
+  readonly json: boolean;
+  readonly store: Omit<WalLogStoreOptions, 'directory'>;
+}
+
+/** Latencies in µs; keeps an even sample once it is full. */
+class Samples {
+  private readonly values = new Float64Array(MAX_SAMPLES);
+  private stored = 0;
+  private every = 1;
+  private seen = 0;
+
+  add(micros: number): void {
+    if (++this.seen % this.every !== 0) return;
+    if (this.stored === MAX_SAMPLES) {
+      for (let at = 0; at < MAX_SAMPLES / 2; at++) this.values[at] = this.values[at * 2]!;
+      this.stored = MAX_SAMPLES / 2;
+      this.every *= 2;
+    }
+    this.values[this.stored++] = micros;
+  }
+
+  percentiles(): { p50: number; p99: number } {
+    const sorted = this.values.subarray(0, this.stored).sort();
+    const at = (share: number): number =>
+      Math.round((sorted[Math.floor(sorted.length * share)] ?? 0) * 10) / 10;
+    return { p50: at(0.5), p99: at(0.99) };
+  }
+}
+
+/** The writers: one promise per entry, payloads of one turn in one block. */
+class Load {
+  store!: WalLogStore;
+  entries = 0;
+  running = false;
+  readonly latency = new Samples();
+  private readonly payload: Uint8Array;
+  private readonly resolvers: (() => void)[] = new Array(MAX_IN_FLIGHT);
+  private readonly startedAt = new Float64Array(MAX_IN_FLIGHT);
+  private payloads: Uint8Array[] = [];
+  private resolver: (() => void) | undefined;
+  private readonly capture: (resolve: () => void) => void;
+  private nextIndex = 1;
+  private stagedUpTo = 0;
+  private flushedUpTo = 0;
+  private sequence = 0;
+  private scheduled = false;
+  private failure: Error | undefined;
+
+  constructor(entrySize: number) {
+    this.payload = new Uint8Array(entrySize).fill(0xa5);
+    this.capture = (resolve) => {
+      this.resolver = resolve;
+    };
+  }
+
+  async run(writers: number, forMs: number): Promise<void> {
+    this.running = true;
+    const done = Array.from({ length: writers }, () => this.writer());
+    setTimeout(() => {
+      this.running = false;
+    }, forMs);
+    await Promise.all(done);
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  flushed(_group: number, io: IoId): void {
+    const now = performance.now();
+    for (let index = this.flushedUpTo + 1; index <= io.logId.index; index++) {
+      const slot = index % MAX_IN_FLIGHT;
+      this.latency.add((now - this.startedAt[slot]!) * 1000);
+      this.resolvers[slot]!();
+    }
+    this.entries += io.logId.index - this.flushedUpTo;
+    this.flushedUpTo = io.logId.index;
+  }
+
+  failed(error: Error): void {
+    this.failure = error;
+    this.running = false;
+    throw error;
+  }
+
+  writable(): void {}
+
+  private async writer(): Promise<void> {
+    while (this.running) await this.write();
+  }
+
+  private write(): Promise<void> {
+    const written = new Promise<void>(this.capture);
+    const slot = this.nextIndex++ % MAX_IN_FLIGHT;
+    this.resolvers[slot] = this.resolver!;
+    this.startedAt[slot] = performance.now();
+    this.payloads.push(this.payload);
+    if (!this.scheduled) {
+      this.scheduled = true;
+      systemScheduler.enqueue(this.appendTurn);
+    }
+    return written;
+  }
+
+  private readonly appendTurn = (): void => {
+    this.scheduled = false;
+    for (let left = this.payloads.length; left > 0; left -= MAX_BLOCK_ENTRIES) {
+      this.appendBlock(Math.min(left, MAX_BLOCK_ENTRIES));
+    }
+    this.payloads.length = 0;
+  };
+
+  /** All payloads are the same bytes, so any of them will do. */
+  private appendBlock(count: number): void {
+    const firstIndex = this.stagedUpTo + 1;
+    const staged = this.store.stage(0, {
+      firstIndex,
+      term: TERM,
+      time: 0,
+      kind: ENTRY_KIND.application,
+      payloads: this.payloads,
+      count,
+    });
+    this.stagedUpTo += count;
+    const logId = { term: TERM, index: this.stagedUpTo };
+    this.store.append(0, staged, firstIndex, { sequence: ++this.sequence, vote: VOTE, logId });
+  }
+}
+
+/** Writes + fdatasync round and round in a file of zeros. */
+class RawLoop {
+  writes = 0;
+  bytes = 0;
+  elapsedMs = 0;
+  readonly latency = new Samples();
+  private readonly descriptor: number;
+  private readonly buffer = new Uint8Array(16 * MIB).fill(0x5a);
+  private position = 0;
+
+  constructor(path: string) {
+    this.descriptor = openSync(path, 'w');
+    const zeros = new Uint8Array(MIB);
+    for (let at = 0; at < RAW_FILE_BYTES; at += MIB) writeSync(this.descriptor, zeros, 0, MIB, at);
+    fdatasyncSync(this.descriptor);
+  }
+
+  run(bytes: number, forMs: number): void {
+    const length = Math.min(bytes, this.buffer.length);
+    const start = performance.now();
+    let before = start;
+    while (before - start < forMs) {
+      if (this.position + length > RAW_FILE_BYTES) this.position = 0;
+      writeSync(this.descriptor, this.buffer, 0, length, this.position);
+      fdatasyncSync(this.descriptor);
+      this.position += length;
+      const after = performance.now();
+      this.latency.add((after - before) * 1000);
+      this.writes++;
+      this.bytes += length;
+      before = after;
+    }
+    this.elapsedMs += before - start;
+  }
+
+  result(): RawResult {
+    const seconds = this.elapsedMs / 1000;
+    return {
+      bytesPerFlush: Math.round(this.bytes / this.writes),
+      bytesPerSecond: Math.round(this.bytes / seconds),
+      flushesPerSecond: Math.round(this.writes / seconds),
+      latency: this.latency.percentiles(),
+    };
+  }
+
+  close(): void {
+    closeSync(this.descriptor);
+  }
+}
+
+interface RawResult {
+  readonly bytesPerFlush: number;
+  readonly bytesPerSecond: number;
+  readonly flushesPerSecond: number;
+  readonly latency: { readonly p50: number; readonly p99: number };
+}
+
+export async function run(argv: string[]): Promise<void> {
+  const options = parse(argv);
+  mkdirSync(options.directory, { recursive: true });
+  const directory = mkdtempSync(join(options.directory, 'keelson-bench-'));
+  try {
+    await measure(options, directory);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+async function measure(options: Options, directory: string): Promise<void> {
+  const { entrySize, concurrency, seconds, json } = options;
+  const found = environment(directory);
+  printEnvironment(found);
+  console.log(`log: ${JSON.stringify({ entrySize, concurrency, seconds, ...options.store })}`);
+  const load = new Load(entrySize);
+  const heap = SharedHeap.create({ maximumBytes: 1024 * MIB });
+  load.store = await WalLogStore.open(
+    { directory, ...options.store },
+    {
+      heap,
+      scheduler: systemScheduler,
+      events: load,
+      decodeMembership: () => ({ configs: [], learners: [], addresses: {} }),
+    },
+  );
+  const raw = new RawLoop(join(directory, 'raw'));
+  const rawFixed = new RawLoop(join(directory, 'raw-fixed'));
+  await load.run(concurrency, SLICE_MS);
+  load.entries = 0;
+  const before = load.store.metrics();
+  let elapsedMs = 0;
+  while (elapsedMs < seconds * 1000) {
+    const start = performance.now();
+    await load.run(concurrency, SLICE_MS);
+    elapsedMs += performance.now() - start;
+    const flushes = load.store.metrics().flushes - before.flushes;
+    raw.run(Math.max(1, Math.round((load.entries / flushes) * entrySize)), SLICE_MS / 2);
+    rawFixed.run(RAW_FIXED_BYTES, SLICE_MS / 4);
+    if (process.stderr.isTTY) process.stderr.write(`\r${Math.round(elapsedMs / 1000)} s `);
+  }
+  const flushes = load.store.metrics().flushes - before.flushes;
+  await load.store.close();
+  raw.close();
+  rawFixed.close();
+  const elapsed = elapsedMs / 1000;
+  const bytesPerSecond = Math.round((load.entries * entrySize) / elapsed);
+  const rawResult = raw.result();
+  const latency = load.latency.percentiles();
+  const result = {
+    suite: 'log',
+    environment: found,
+    entrySize,
+    concurrency,
+    seconds,
+    entriesPerSecond: Math.round(load.entries / elapsed),
+    bytesPerSecond,
+    flushesPerSecond: Math.round(flushes / elapsed),
+    entriesPerFlush: Math.round((load.entries / flushes) * 10) / 10,
+    latency,
+    raw: rawResult,
+    raw256KiB: rawFixed.result(),
+    ratioToRaw: Math.round((bytesPerSecond / rawResult.bytesPerSecond) * 1000) / 1000,
+    latencyToRaw: Math.round((latency.p50 / rawResult.latency.p50) * 100) / 100,
+  };
+  print(result);
+  if (json) console.log(JSON.stringify(result));
+}
+
+function print(result: {
+  readonly entriesPerSecond: number;
+  readonly entriesPerFlush: number;
+  readonly flushesPerSecond: number;
+  readonly latency: { readonly p50: number; readonly p99: number };
+  readonly raw: RawResult;
+  readonly raw256KiB: RawResult;
+  readonly ratioToRaw: number;
+  readonly latencyToRaw: number;
+}): void {
+  const { latency, raw, raw256KiB } = result;
+  const mib = (bytes: number): string => `${(bytes / MIB).toFixed(1)} MiB/s`;
+  console.log(
+    `store  ${result.entriesPerSecond} entries/s, ${result.flushesPerSecond} flushes/s of ` +
+      `${result.entriesPerFlush} entries, p50 ${latency.p50} µs, p99 ${latency.p99} µs`,
+  );
+  for (const [name, loop] of [
+    ['raw', raw],
+    ['raw of 256 KiB', raw256KiB],
+  ] as const) {
+    console.log(
+      `${name}  ${loop.flushesPerSecond} writes/s of ${loop.bytesPerFlush} bytes, ` +
+        `${mib(loop.bytesPerSecond)}, p50 ${loop.latency.p50} µs, p99 ${loop.latency.p99} µs`,
+    );
+  }
+  console.log(`store to raw: ${result.ratioToRaw} of its bytes, ${result.latencyToRaw} × its p50`);
+}
+
+function parse(argv: string[]): Options {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      'entry-size': { type: 'string', default: '256' },
+      concurrency: { type: 'string', default: '1024' },
+      seconds: { type: 'string', default: '5' },
+      directory: { type: 'string', default: 'data' },
+      'max-queued-batches': { type: 'string', default: '2' },
+      'max-batch-entries': { type: 'string', default: '65536' },
+      'linger-micros': { type: 'string', default: '0' },
+      'direct-io': { type: 'string', default: 'auto' },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const number = (name: keyof typeof values, least: number, most: number): number => {
+    const value = Number(values[name]);
+    if (value >= least && value <= most) return value;
+    throw new RangeError(`--${name} must be between ${least} and ${most}, not ${values[name]}`);
+  };
+  const directIo = values['direct-io'];
+  if (directIo !== 'auto' && directIo !== 'off') {
+    throw new RangeError(`--direct-io must be auto or off, not ${directIo}`);
+  }
+  return {
+    entrySize: number('entry-size', 0, MIB),
+    concurrency: number('concurrency', 1, MAX_IN_FLIGHT - 1),
+    seconds: number('seconds', 0.1, 3600),
+    directory: resolve(values.directory),
+    json: values.json,
+    store: {
+      segmentBytes: 64 * MIB,
+      ringBytes: 64 * MIB,
+      maxBatchBytes: 4 * MIB,
+      maxBatchEntries: number('max-batch-entries', 1, 1 << 20),
+      maxQueuedBatches: number('max-queued-batches', 1, 16),
+      lingerMicros: number('linger-micros', 0, 1e6),
+      recovery: 'torn-tail',
+      directIo,
+    },
+  };
+}
