@@ -28,7 +28,7 @@ const LEADING = {
   pendingWrites: 0,
   matchIndexes: { 2: 40, 3: 39 },
   failure: undefined,
-} as Status;
+} as object as Status;
 
 export class FakeRaft implements KeyValueRaft {
   readonly pairs: Map<string, { value: Uint8Array; version: number }> = new Map();
