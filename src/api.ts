@@ -42,6 +42,8 @@ export interface Status {
   readonly voters: readonly NodeId[];
   readonly learners: readonly NodeId[];
   readonly addresses: Readonly<Record<NodeId, string>>;
+  /** Leads, and has applied all that earlier leaders committed. */
+  readonly readyToLead: boolean;
   /** Writes accepted and not yet answered. */
   readonly pendingWrites: number;
   /** On a leader: highest index that each peer is known to hold durably. */

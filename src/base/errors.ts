@@ -27,6 +27,7 @@ export type ErrorCode =
   | 'KEELSON_CORRUPT_FRAME'
   | 'KEELSON_HANDSHAKE_REFUSED'
   | 'KEELSON_STATE_MACHINE_FAILED'
+  | 'KEELSON_LEADER_TASK_FAILED'
   | 'KEELSON_MISSING_FILE';
 
 export type Outcome = 'rejected' | 'unknown';

@@ -54,6 +54,12 @@ export class SystemScheduler implements Scheduler {
     return new SystemTimer(delayMs, callback);
   }
 
+  /** Keeps the process alive until it is cancelled: timers do not, and neither does waiting. */
+  keepAlive(): Timer {
+    const handle = setInterval(noJob, MAX_DELAY_MS);
+    return { cancel: () => clearInterval(handle) };
+  }
+
   enqueue(job: () => void): void {
     this.incoming[this.incomingCount++] = job;
     if (this.awake) return;

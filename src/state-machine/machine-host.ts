@@ -15,6 +15,8 @@ export interface MachineHost {
    */
   apply(lease: EntriesLease, firstIndex: number, lastIndex: number): void;
   query(query: unknown): Promise<unknown>;
+  /** Version of the machine's commands and snapshots; known once `open` has resolved. */
+  readonly version: number;
   /** Encodes a command with the machine's codec. */
   encode(command: unknown): Uint8Array;
   close(): Promise<void>;

@@ -45,6 +45,13 @@ export class PeerRegistry {
     return this.incarnations.get(nodeId);
   }
 
+  /** `conflict`: the peer is known under another incarnation. */
+  check(nodeId: NodeId, incarnation: string): 'new' | 'known' | 'conflict' {
+    const known = this.incarnations.get(nodeId);
+    if (known === undefined) return 'new';
+    return known === incarnation ? 'known' : 'conflict';
+  }
+
   /**
    * Durable on return. A peer that is known under another incarnation is not forgotten by this:
    * `replace` is for its readmission.

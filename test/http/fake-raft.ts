@@ -25,6 +25,7 @@ const LEADING = {
   voters: [1, 2, 3],
   learners: [],
   addresses: { 1: '127.0.0.1:7001', 2: '127.0.0.1:7002', 3: '127.0.0.1:7003' },
+  readyToLead: true,
   pendingWrites: 0,
   matchIndexes: { 2: 40, 3: 39 },
   failure: undefined,

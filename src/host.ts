@@ -1,0 +1,281 @@
+import type { Status } from './api.js';
+import { KeelsonError } from './base/errors.js';
+import type { Logger } from './base/logger.js';
+import type { Scheduler } from './base/scheduler.js';
+import type { Config } from './config/types.js';
+import { Engine } from './engine/engine.js';
+import type { Membership, NodeId, RecoveredLog } from './engine/types.js';
+import type { Network, NodeIdentity } from './network/network.js';
+import type { CallScope } from './runtime/call-scope.js';
+import { Forwarder } from './runtime/forwarder.js';
+import { votersOf } from './runtime/membership-codec.js';
+import { Observers } from './runtime/observers.js';
+import { ReadIndexBatcher } from './runtime/read-index-batcher.js';
+import { Runtime } from './runtime/runtime.js';
+import type { MachineEvents, MachineHost } from './state-machine/machine-host.js';
+import type { LogStore, LogStoreEvents } from './storage/log-store.js';
+
+/** The one group of a host until hosts hold several. */
+const GROUP = 0;
+
+/**
+ * One node, put together from its parts: store, network, state machine, engine and runtime. It owns
+ * them: opens them in the order in which they depend on one another, and closes them in reverse.
+ */
+export interface HostParts {
+  readonly config: Config;
+  readonly identity: NodeIdentity;
+  readonly bootstrap: Membership;
+  readonly scheduler: Scheduler;
+  readonly logger: Logger;
+  openStore(events: LogStoreEvents): Promise<LogStore>;
+  createMachine(events: MachineEvents): MachineHost;
+  createNetwork(machineVersion: number): Network;
+  /** Gives up what stands below the store: the directory and its lock. */
+  release(): Promise<void>;
+}
+
+export class Host {
+  readonly config: Config;
+  readonly scheduler: Scheduler;
+  readonly logger: Logger;
+  readonly machine: MachineHost;
+  readonly runtime: Runtime;
+  readonly observers: Observers;
+  readonly forwarder: Forwarder;
+  private readonly identity: NodeIdentity;
+  private readonly store: LogStore;
+  private readonly network: Network;
+  private readonly releaseBelow: () => Promise<void>;
+  private readonly readIndexes: ReadIndexBatcher;
+  private boundAddress = '';
+  private closing: Promise<void> | undefined;
+
+  private constructor(parts: HostParts, store: LogStore, machine: MachineHost, applied: number) {
+    const { config, identity, scheduler, logger } = parts;
+    const { nodeId } = identity;
+    this.config = config;
+    this.scheduler = scheduler;
+    this.logger = logger;
+    this.identity = identity;
+    this.store = store;
+    this.machine = machine;
+    this.releaseBelow = () => parts.release();
+    this.network = parts.createNetwork(machine.version);
+    this.observers = new Observers(scheduler, logger, () => this.status());
+    this.runtime = new Runtime({
+      group: GROUP,
+      nodeId,
+      engine: createEngine(parts, store.recovered(GROUP), applied),
+      store,
+      network: this.network,
+      machine,
+      scheduler,
+      logger,
+      limits: {
+        ...config.limits,
+        ...config.stateMachine,
+        maxBlockEntries: config.storage.maxBatchEntries,
+        maxBlockBytes: config.storage.maxBatchBytes,
+      },
+      machineApplied: applied,
+      observer: {
+        changed: () => this.observers.changed(),
+        leadership: () => this.leadershipChanged(),
+        membership: (membership) => this.membershipChanged(membership),
+        failed: (error) => this.failed(error),
+      },
+    });
+    this.forwarder = new Forwarder(nodeId, this.runtime, this.network, scheduler, this.observers);
+    this.readIndexes = new ReadIndexBatcher(
+      this.forwarder,
+      this.runtime,
+      scheduler,
+      config.limits.callTimeoutMs,
+    );
+  }
+
+  /** @throws KeelsonError what the parts throw; everything opened so far is closed again */
+  static async open(parts: HostParts): Promise<Host> {
+    const opened: (() => Promise<void>)[] = [() => parts.release()];
+    try {
+      const late = new LateEvents();
+      const store = await parts.openStore(late);
+      opened.push(() => store.close());
+      const machine = parts.createMachine(late);
+      opened.push(() => machine.close());
+      const host = new Host(parts, store, machine, await machine.open());
+      opened.push(() => host.network.close());
+      // Before the first message: its commands complete through these events, and a bootstrap needs
+      // a log that nobody has touched.
+      late.arrive(host.runtime);
+      host.start(parts.bootstrap);
+      host.boundAddress = await host.network.start(host.runtime);
+      return host;
+    } catch (error) {
+      for (const close of opened.reverse()) await close();
+      throw error;
+    }
+  }
+
+  private start(bootstrap: Membership): void {
+    const { engine } = this.runtime;
+    if (engine.lastLogId.index > 0) this.warnOfOtherBootstrap(bootstrap);
+    this.membershipChanged(this.runtime.membership);
+    this.runtime.start(bootstrap);
+  }
+
+  /** After the first start, membership in the log is the truth. */
+  private warnOfOtherBootstrap(bootstrap: Membership): void {
+    const stored = this.runtime.membership.addresses;
+    if (JSON.stringify(sorted(stored)) === JSON.stringify(sorted(bootstrap.addresses))) return;
+    this.logger.warn(
+      { event: 'bootstrap.ignored', configured: bootstrap.addresses, stored },
+      'the configured voters differ from the membership in the log, which is used',
+    );
+  }
+
+  get address(): string {
+    return this.boundAddress;
+  }
+
+  /** The index that a linearizable read must see, from whoever leads. */
+  readIndex(scope: CallScope): Promise<number> {
+    if (this.runtime.engine.role !== 'leader') return this.readIndexes.request(scope);
+    return this.runtime.readIndex(scope).catch((error: unknown) => {
+      const lost = error instanceof KeelsonError && error.code === 'KEELSON_NOT_LEADER';
+      if (lost) return this.readIndexes.request(scope);
+      throw error;
+    });
+  }
+
+  status(): Status {
+    const { engine } = this.runtime;
+    const { leader } = engine;
+    const { membership } = this.runtime;
+    const voters = votersOf(membership);
+    const failure = this.runtime.stopped;
+    const stopped = failure !== undefined;
+    const leads = !stopped && engine.role === 'leader';
+    return Object.freeze({
+      nodeId: this.identity.nodeId,
+      clusterId: this.identity.clusterId,
+      incarnation: this.identity.incarnation,
+      state: stopped ? 'stopped' : engine.role,
+      term: engine.term,
+      leader: leader === 0 || stopped ? undefined : leader,
+      leaderAddress: leader === 0 || stopped ? undefined : membership.addresses[leader],
+      lastLogIndex: engine.lastLogId.index,
+      flushedIndex: engine.flushedIndex,
+      committedIndex: engine.committedIndex,
+      appliedIndex: engine.appliedIndex,
+      voters,
+      learners: membership.learners,
+      addresses: membership.addresses,
+      readyToLead: leads && engine.isReadyToLead,
+      pendingWrites: this.runtime.pendingWrites,
+      matchIndexes: leads
+        ? Object.fromEntries(
+            voters
+              .filter((peer) => peer !== this.identity.nodeId)
+              .map((peer) => [peer, engine.matchIndex(peer)]),
+          )
+        : {},
+      failure,
+    });
+  }
+
+  private leadershipChanged(): void {
+    const { leader, role, term } = this.runtime.engine;
+    this.logger.info({ event: 'leader.changed', leader, role, term }, 'leadership changed');
+    this.observers.emit('leader', { nodeId: leader === 0 ? undefined : leader, term });
+    this.observers.changed();
+  }
+
+  private membershipChanged(membership: Membership): void {
+    const peers = new Map<NodeId, string>();
+    for (const [id, address] of Object.entries(membership.addresses)) {
+      if (Number(id) !== this.identity.nodeId) peers.set(Number(id), address);
+    }
+    this.network.setPeers(peers);
+    const { learners } = membership;
+    this.observers.emit('membership', { voters: votersOf(membership), learners });
+    this.observers.changed();
+  }
+
+  /** The process and its status stay up; peers find out at once, by the closed connections. */
+  private failed(error: KeelsonError): void {
+    this.observers.emit('error', error);
+    this.observers.changed();
+    this.network.close().catch((cause: unknown) => {
+      this.logger.error({ event: 'network.close-failed', cause }, 'the network did not close');
+    });
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.closeParts();
+    return this.closing;
+  }
+
+  private async closeParts(): Promise<void> {
+    const closed = new KeelsonError('KEELSON_CLOSED', 'this node has been closed');
+    this.runtime.stop(closed);
+    this.observers.failAll(closed);
+    await this.network.close();
+    await this.machine.close();
+    await this.store.close();
+    await this.releaseBelow();
+  }
+}
+
+function createEngine(parts: HostParts, recovered: RecoveredLog, applied: number): Engine {
+  if (applied > recovered.lastIndex) {
+    throw new KeelsonError(
+      'KEELSON_STORAGE_CORRUPT',
+      `the state machine has applied index ${applied}, but the log ends at ${recovered.lastIndex}: entries are lost`,
+      { details: { group: GROUP, applied, lastIndex: recovered.lastIndex } },
+    );
+  }
+  const { config, identity, scheduler } = parts;
+  return new Engine(
+    {
+      ...config.raft,
+      nodeId: identity.nodeId,
+      seed: Math.floor(scheduler.random() * 0x1_0000_0000),
+    },
+    { ...recovered, committed: Math.max(recovered.committed, applied) },
+    scheduler.now(),
+  );
+}
+
+const sorted = (addresses: Readonly<Record<NodeId, string>>): [string, string][] =>
+  Object.entries(addresses).sort(([a], [b]) => Number(a) - Number(b));
+
+/**
+ * Store and machine exist before the runtime that listens to them. Nothing completes before the
+ * first command, but either may fail at any time.
+ */
+class LateEvents implements LogStoreEvents, MachineEvents {
+  private runtime: Runtime | undefined;
+  private failure: Error | undefined;
+
+  arrive(runtime: Runtime): void {
+    this.runtime = runtime;
+    if (this.failure !== undefined) runtime.failed(this.failure);
+  }
+
+  flushed(...values: Parameters<LogStoreEvents['flushed']>): void {
+    this.runtime?.flushed(...values);
+  }
+
+  applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void {
+    this.runtime?.applied(firstIndex, lastIndex, responses);
+  }
+
+  writable(): void {}
+
+  failed(error: Error): void {
+    this.failure ??= error;
+    this.runtime?.failed(error);
+  }
+}

@@ -1,0 +1,146 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { KeelsonError } from './base/errors.js';
+import { type Logger, silentLogger } from './base/logger.js';
+import { systemScheduler } from './base/system-scheduler.js';
+import { type BootstrapOptions, bootstrapMembership } from './bootstrap.js';
+import { resolveConfig } from './config/resolve.js';
+import type { Config, ConfigInput } from './config/types.js';
+import type { Membership } from './engine/types.js';
+import { Host } from './host.js';
+import { TcpNetwork } from './network/tcp-network.js';
+import { decodeMembership } from './runtime/membership-codec.js';
+import type { MachineEvents, MachineHost } from './state-machine/machine-host.js';
+import { MainThreadHost } from './state-machine/main-thread-host.js';
+import type { AnyStateMachine } from './state-machine/state-machine.js';
+import { WorkerHost } from './state-machine/worker-host.js';
+import { type DirectoryLock, lockDirectory } from './storage/directory-lock.js';
+import type { Disk } from './storage/disk.js';
+import {
+  clusterIdOf,
+  MANIFEST_FILE,
+  openManifest,
+  STORAGE_FORMAT_VERSION,
+} from './storage/manifest.js';
+import { NodeDisk } from './storage/node-disk.js';
+import { PeerRegistry } from './storage/peer-registry.js';
+import { WalLogStore } from './storage/wal-log-store.js';
+import { SharedHeap } from './wasm/shared-heap.js';
+
+/** What `Raft.open` needs to know. */
+export interface RaftOptions<Machine = AnyStateMachine | URL> extends BootstrapOptions {
+  /**
+   * An object runs on the main thread; a module URL runs in a worker thread (its default export is a
+   * machine, a class, or a function that makes one).
+   */
+  readonly stateMachine: Machine;
+  readonly config?: ConfigInput | undefined;
+  /** Any pino-shaped logger. Default: silent. */
+  readonly logger?: Logger | undefined;
+}
+
+/** The one group of a host until hosts hold several. */
+const GROUP = 0;
+
+/** A host on a real disk, real sockets and real threads. */
+export async function openHost(options: RaftOptions): Promise<Host> {
+  const config = resolveConfig(options.config);
+  const bootstrap = bootstrapMembership(options);
+  const logger = options.logger ?? silentLogger;
+  mkdirSync(options.dataDir, { recursive: true });
+  const lock = await lockDirectory(options.dataDir);
+  try {
+    return await openLocked(options, config, bootstrap, logger, lock);
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+function openLocked(
+  options: RaftOptions,
+  config: Config,
+  bootstrap: Membership,
+  logger: Logger,
+  lock: DirectoryLock,
+): Promise<Host> {
+  const { clusterName, nodeId, dataDir } = options;
+  const scheduler = systemScheduler;
+  const disk = new NodeDisk();
+  refuseLogWithoutManifest(disk, dataDir);
+  const manifest = openManifest(
+    disk,
+    dataDir,
+    {
+      clusterName,
+      clusterId: clusterIdOf(clusterName, options.bootstrap.voters),
+      nodeId,
+      laneCount: config.storage.lanes,
+      segmentBytes: config.storage.segmentBytes,
+    },
+    randomBytes,
+  );
+  const { clusterId, incarnation } = manifest;
+  const identity = { clusterId, nodeId, incarnation };
+  const heap = SharedHeap.create({ maximumBytes: heapBytes(config) });
+  return Host.open({
+    config,
+    identity,
+    bootstrap,
+    scheduler,
+    logger,
+    openStore: (events) =>
+      WalLogStore.open(
+        { directory: dataDir, ...config.storage },
+        { scheduler, heap, events, decodeMembership, logger },
+      ),
+    createMachine: (events) => createMachine(options.stateMachine, config, events),
+    createNetwork: (machineVersion) =>
+      new TcpNetwork({
+        identity,
+        versions: {
+          format: { min: STORAGE_FORMAT_VERSION, max: STORAGE_FORMAT_VERSION },
+          stateMachine: { min: machineVersion, max: machineVersion },
+        },
+        listen: options.listen,
+        advertise: options.advertise,
+        config: config.network,
+        scheduler,
+        logger,
+        registry: PeerRegistry.open(disk, dataDir),
+      }),
+    release: () => lock.release(),
+  });
+}
+
+/** A log whose identity is lost must not be taken for an empty directory and given a new one. */
+function refuseLogWithoutManifest(disk: Disk, dataDir: string): void {
+  const log = join(dataDir, 'wal');
+  if (disk.exists(join(dataDir, MANIFEST_FILE)) || !disk.exists(log)) return;
+  if (disk.list(log).length === 0) return;
+  throw new KeelsonError(
+    'KEELSON_STORAGE_CORRUPT',
+    `${dataDir} holds a log, but its file '${MANIFEST_FILE}' is missing: restore the whole directory, or start this node with an empty one`,
+    { details: { dataDir } },
+  );
+}
+
+/** The ring, the log index, and room for the lanes' working areas. */
+function heapBytes({ storage }: Config): number {
+  return Math.min(storage.ringBytes + storage.maxIndexBytes + 16 * 1024 * 1024, MAX_HEAP_BYTES);
+}
+
+/** 4 GiB less one page: what 32-bit pointers reach. */
+const MAX_HEAP_BYTES = 65_535 * 65_536;
+
+function createMachine(
+  machine: AnyStateMachine | URL,
+  config: Config,
+  events: MachineEvents,
+): MachineHost {
+  const options = { group: GROUP, events, scheduler: systemScheduler, limits: config.stateMachine };
+  return machine instanceof URL
+    ? new WorkerHost(machine, options)
+    : new MainThreadHost(machine, options);
+}

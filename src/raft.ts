@@ -1,0 +1,231 @@
+import type {
+  CallOptions,
+  Consistency,
+  RaftEvents,
+  RaftHandle,
+  ReadOptions,
+  Status,
+  WriteResult,
+} from './api.js';
+import { KeelsonError } from './base/errors.js';
+import type { Host } from './host.js';
+import { openHost, type RaftOptions } from './open-host.js';
+import { CallScope } from './runtime/call-scope.js';
+import { type LeaderTask, LeaderTasks } from './runtime/leader-tasks.js';
+import { Runtime } from './runtime/runtime.js';
+import type { StateMachine } from './state-machine/state-machine.js';
+
+/**
+ * What an application holds of one replicated group on one node. All methods may be called on any
+ * node: writes and linearizable reads go one hop to the leader where needed.
+ *
+ * Every error is a `KeelsonError` with a stable `code`, and `outcome` `rejected` (changed nothing,
+ * safe to repeat) or `unknown` (may have committed).
+ */
+export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer = unknown>
+  implements RaftHandle<Command, Response, Query, Answer>, AsyncDisposable
+{
+  private readonly host: Host;
+  private readonly runtime: Runtime;
+  private readonly callTimeoutMs: number;
+  private readonly maxPendingReads: number;
+  private readonly leaderTasks: LeaderTasks;
+  private pendingReads = 0;
+
+  private constructor(host: Host) {
+    this.host = host;
+    this.runtime = host.runtime;
+    this.callTimeoutMs = host.config.limits.callTimeoutMs;
+    this.maxPendingReads = host.config.limits.maxPendingReads;
+    this.leaderTasks = new LeaderTasks(host.observers, () => this.status(), host.logger);
+  }
+
+  /**
+   * Opens the data directory, recovers, listens, and joins its cluster. Resolves when this node has
+   * recovered and listens; whether a leader exists is another question (`waitFor`).
+   *
+   * @throws KeelsonError KEELSON_INVALID_CONFIG, KEELSON_STORAGE_LOCKED, KEELSON_STORAGE_MISMATCH,
+   * KEELSON_STORAGE_VERSION, KEELSON_STORAGE_CORRUPT, KEELSON_MISSING_FILE
+   */
+  static async open<Command, Response, Query, Answer>(
+    options: RaftOptions<StateMachine<Command, Response, Query, Answer> | URL>,
+  ): Promise<Raft<Command, Response, Query, Answer>> {
+    return Raft.on(await openHost(options));
+  }
+
+  /** A handle on a host that is already open; what `Raft.open` and the test cluster share. */
+  static on<Command, Response, Query, Answer>(host: Host): Raft<Command, Response, Query, Answer> {
+    return new Raft<Command, Response, Query, Answer>(host);
+  }
+
+  /** The address that this node has bound, `host:port`. */
+  get address(): string {
+    return this.host.address;
+  }
+
+  /**
+   * Replicates a command. Resolves when it is durable on a quorum and applied on the node that led,
+   * with the state machine's response and the entry's log id.
+   *
+   * @throws KeelsonError KEELSON_OVERLOADED, KEELSON_ENTRY_TOO_LARGE, KEELSON_NO_LEADER (rejected);
+   * KEELSON_TIMEOUT, KEELSON_ABORTED, KEELSON_LEADERSHIP_LOST (see `outcome`)
+   */
+  write(command: Command, options?: CallOptions): Promise<WriteResult<Response>> {
+    const { runtime } = this;
+    if (options === undefined && runtime.engine.role === 'leader') {
+      // The hot path: nothing but the promise is made for a write.
+      try {
+        const deadlineMs = this.host.scheduler.now() + this.callTimeoutMs;
+        const payload = this.host.machine.encode(command);
+        return runtime.propose(payload, deadlineMs) as Promise<WriteResult<Response>>;
+      } catch (error) {
+        return Promise.reject(notEncodable(error));
+      }
+    }
+    return this.writeSlowly(command, options);
+  }
+
+  private async writeSlowly(
+    command: Command,
+    options: CallOptions | undefined,
+  ): Promise<WriteResult<Response>> {
+    const scope = this.scope(options);
+    const payload = this.encode(command);
+    const result = await this.host.forwarder.call<WriteResult<unknown>>(
+      scope,
+      (timeoutMs) => ({ kind: 'write', payload, timeoutMs }),
+      ({ payload: response, term, index }) => ({
+        response: Runtime.decodeResponse(response),
+        logId: { term, index },
+      }),
+      () =>
+        this.runtime.abortable(
+          this.runtime.propose(payload, scope.deadlineMs) as Promise<WriteResult<unknown>>,
+          scope,
+        ),
+    );
+    return result as WriteResult<Response>;
+  }
+
+  /**
+   * Replicates several commands with one promise. On the leader they share one batch and
+   * stand side by side in the log; on a follower each is forwarded on its own.
+   */
+  async writeMany(
+    commands: readonly Command[],
+    options?: CallOptions,
+  ): Promise<WriteResult<Response>[]> {
+    if (commands.length === 0) return [];
+    if (this.runtime.engine.role !== 'leader') {
+      return Promise.all(commands.map((command) => this.write(command, options)));
+    }
+    const scope = this.scope(options);
+    const payloads = commands.map((command) => this.encode(command));
+    const results = this.runtime.proposeMany(payloads, scope.deadlineMs);
+    return this.runtime.abortable(results as Promise<WriteResult<Response>[]>, scope);
+  }
+
+  /** Answers a query from this node's state machine, as fresh as `consistency` asks. */
+  async read(query: Query, options?: ReadOptions): Promise<Answer> {
+    await this.freshen(options?.consistency ?? 'linearizable', options);
+    return (await this.host.machine.query(query)) as Answer;
+  }
+
+  /**
+   * Resolves when this node has applied every write that was acknowledged anywhere before the call;
+   * a plain method call on one's own main-thread state machine is then a linearizable read.
+   */
+  async readBarrier(options?: CallOptions): Promise<void> {
+    await this.freshen('linearizable', options);
+  }
+
+  private async freshen(consistency: Consistency, options: CallOptions | undefined): Promise<void> {
+    if (this.runtime.stopped !== undefined) throw this.runtime.stopped;
+    if (consistency === 'local') return;
+    if (this.pendingReads >= this.maxPendingReads) {
+      throw new KeelsonError('KEELSON_OVERLOADED', `${this.pendingReads} reads wait already`);
+    }
+    this.pendingReads++;
+    try {
+      const scope = this.scope(options);
+      const index =
+        consistency === 'linearizable' ? await this.host.readIndex(scope) : atLeast(consistency);
+      await this.runtime.reads.waitForApplied(index, scope);
+    } finally {
+      this.pendingReads--;
+    }
+  }
+
+  status(): Status {
+    return this.host.status();
+  }
+
+  /** Resolves with the first status that satisfies the predicate, the present one included. */
+  waitFor(predicate: (status: Status) => boolean, options?: CallOptions): Promise<Status> {
+    return this.host.observers.waitFor(predicate, options, this.callTimeoutMs);
+  }
+
+  /** Resolves when proposals are accepted again after KEELSON_OVERLOADED; at once if they are. */
+  async writable(options?: CallOptions): Promise<void> {
+    await this.waitFor(() => this.runtime.canAccept, options);
+  }
+
+  /**
+   * Runs `task` each time this node becomes leader and has applied all that its predecessors
+   * committed. `signal` aborts when it no longer leads, or when the returned function is called.
+   * A task that throws is reported through the event `error`.
+   */
+  whileLeader(task: LeaderTask): () => void {
+    return this.leaderTasks.add(task);
+  }
+
+  on<K extends keyof RaftEvents>(event: K, listener: (...values: RaftEvents[K]) => void): this {
+    this.host.observers.events.on(event, listener as never);
+    return this;
+  }
+
+  off<K extends keyof RaftEvents>(event: K, listener: (...values: RaftEvents[K]) => void): this {
+    this.host.observers.events.off(event, listener as never);
+    return this;
+  }
+
+  /** Stops serving, waits for the disk, and gives up the directory. Waiting calls fail. */
+  async close(): Promise<void> {
+    this.leaderTasks.stop();
+    await this.host.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  private scope(options: CallOptions | undefined): CallScope {
+    const scope = new CallScope(this.host.scheduler, options, this.callTimeoutMs);
+    scope.check();
+    return scope;
+  }
+
+  private encode(command: Command): Uint8Array {
+    try {
+      return this.host.machine.encode(command);
+    } catch (error) {
+      throw notEncodable(error);
+    }
+  }
+}
+
+function atLeast(consistency: Exclude<Consistency, string>): number {
+  const index: unknown = consistency.atLeast?.index;
+  if (Number.isSafeInteger(index) && Number(index) >= 0) return Number(index);
+  throw new KeelsonError(
+    'KEELSON_INVALID_ARGUMENT',
+    `consistency.atLeast needs a log id with an index, not ${String(index)}`,
+  );
+}
+
+function notEncodable(cause: unknown): KeelsonError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new KeelsonError('KEELSON_INVALID_ARGUMENT', `the command cannot be encoded: ${reason}`, {
+    cause,
+  });
+}

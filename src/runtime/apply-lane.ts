@@ -1,0 +1,96 @@
+import type { LogIndex } from '../engine/types.js';
+import type { MachineHost } from '../state-machine/machine-host.js';
+import type { EntriesLease, LogStore } from '../storage/log-store.js';
+
+/**
+ * Runs `Apply` commands: reads committed entries and hands them to the state machine, in order, with
+ * a bounded number of batches under way. An entry is handed over once; entries that a durable machine
+ * has applied in an earlier life are skipped.
+ */
+export interface ApplyLimits {
+  readonly maxApplyEntries: number;
+  readonly maxApplyBytes: number;
+  readonly maxQueuedApplies: number;
+}
+
+export class ApplyLane {
+  private readonly group: number;
+  private readonly store: LogStore;
+  private readonly machine: MachineHost;
+  private readonly limits: ApplyLimits;
+  private readonly onFailure: (error: unknown) => void;
+  private next: LogIndex;
+  private target: LogIndex;
+  private underWay = 0;
+  private reading = false;
+  private stopped = false;
+
+  constructor(
+    group: number,
+    store: LogStore,
+    machine: MachineHost,
+    limits: ApplyLimits,
+    lastApplied: LogIndex,
+    onFailure: (error: unknown) => void,
+  ) {
+    this.group = group;
+    this.store = store;
+    this.machine = machine;
+    this.limits = limits;
+    this.next = lastApplied + 1;
+    this.target = lastApplied;
+    this.onFailure = onFailure;
+  }
+
+  /** Everything up to `lastIndex` is committed and durable here. */
+  extend(lastIndex: LogIndex): void {
+    if (lastIndex > this.target) this.target = lastIndex;
+    this.pump();
+  }
+
+  /** The machine has completed one batch. */
+  completed(): void {
+    this.underWay--;
+    this.pump();
+  }
+
+  stop(): void {
+    this.stopped = true;
+  }
+
+  private pump(): void {
+    while (
+      !this.stopped &&
+      !this.reading &&
+      this.next <= this.target &&
+      this.underWay < this.limits.maxQueuedApplies
+    ) {
+      const last = Math.min(this.target, this.next + this.limits.maxApplyEntries - 1);
+      const read = this.store.read(this.group, this.next, last, this.limits.maxApplyBytes);
+      if (read instanceof Promise) {
+        this.reading = true;
+        read.then(
+          (lease) => {
+            this.reading = false;
+            this.dispatch(lease, last);
+            this.pump();
+          },
+          (error: unknown) => this.onFailure(error),
+        );
+        return;
+      }
+      this.dispatch(read, last);
+    }
+  }
+
+  private dispatch(lease: EntriesLease, lastWanted: LogIndex): void {
+    if (!this.stopped) {
+      const first = this.next;
+      const last = Math.min(lease.lastIndex, lastWanted);
+      this.next = last + 1;
+      this.underWay++;
+      this.machine.apply(lease, first, last);
+    }
+    lease.release();
+  }
+}

@@ -1,0 +1,90 @@
+import { EventEmitter } from 'node:events';
+import type { CallOptions, RaftEvents, Status } from '../api.js';
+import type { KeelsonError } from '../base/errors.js';
+import type { Logger } from '../base/logger.js';
+import type { Scheduler } from '../base/scheduler.js';
+import { CallScope } from './call-scope.js';
+
+/**
+ * Who is told when a node's status changes: event listeners and `waitFor`. Changes of one turn of the
+ * run queue are told once; nobody listening costs nothing.
+ */
+interface Waiter {
+  readonly predicate: (status: Status) => boolean;
+  readonly resolve: (status: Status) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class Observers {
+  readonly events: EventEmitter<RaftEvents> = new EventEmitter();
+  private readonly scheduler: Scheduler;
+  private readonly logger: Logger;
+  private readonly status: () => Status;
+  private readonly waiters = new Set<Waiter>();
+  private scheduled = false;
+
+  constructor(scheduler: Scheduler, logger: Logger, status: () => Status) {
+    this.scheduler = scheduler;
+    this.logger = logger;
+    this.status = status;
+  }
+
+  /** Something in the status is different now. */
+  changed(): void {
+    if (this.scheduled) return;
+    if (this.waiters.size === 0 && this.events.listenerCount('status') === 0) return;
+    this.scheduled = true;
+    this.scheduler.enqueue(this.tell);
+  }
+
+  private readonly tell = (): void => {
+    this.scheduled = false;
+    const status = this.status();
+    for (const waiter of this.waiters) this.ask(waiter, status);
+    this.emit('status', status);
+  };
+
+  private ask(waiter: Waiter, status: Status): void {
+    try {
+      if (!waiter.predicate(status)) return;
+      waiter.resolve(status);
+    } catch (error) {
+      waiter.reject(error);
+    }
+    this.waiters.delete(waiter);
+  }
+
+  /** Resolves with the first status for which the predicate holds, the present one included. */
+  waitFor(
+    predicate: (status: Status) => boolean,
+    options: CallOptions | undefined,
+    defaultTimeoutMs: number,
+  ): Promise<Status> {
+    const scope = new CallScope(this.scheduler, options, defaultTimeoutMs);
+    let waiter: Waiter | undefined;
+    const promise = new Promise<Status>((resolve, reject) => {
+      waiter = { predicate, resolve, reject };
+      this.waiters.add(waiter);
+      this.ask(waiter, this.status());
+    });
+    return scope.race(promise, 'rejected', () => this.waiters.delete(waiter as Waiter));
+  }
+
+  emit<K extends keyof RaftEvents>(event: K, ...values: RaftEvents[K]): void {
+    // An 'error' that nobody listens for would be thrown by the emitter, into the middle of a step.
+    if (event === 'error' && this.events.listenerCount('error') === 0) return;
+    try {
+      (this.events as EventEmitter).emit(event, ...values);
+    } catch (error) {
+      this.logger.error(
+        { event: 'listener.failed', listener: event, error },
+        `a listener of the event '${event}' threw`,
+      );
+    }
+  }
+
+  failAll(error: KeelsonError): void {
+    for (const waiter of this.waiters) waiter.reject(error);
+    this.waiters.clear();
+  }
+}

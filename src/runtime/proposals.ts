@@ -1,0 +1,282 @@
+import type { WriteResult } from '../api.js';
+import type { KeelsonError } from '../base/errors.js';
+
+/**
+ * Client writes on a leader, in the order of arrival: first those that wait to be applied, behind
+ * them those that this turn of the run queue has yet to append.
+ *
+ * ```
+ * head                    appended                 tail
+ *  | index and term known   | payload not yet staged |
+ * ```
+ *
+ * One ring of parallel arrays, sized once: a write costs no object besides its promise. A slot holds
+ * one write or one `writeMany`, which is answered as a whole. The log can only overwrite a suffix, so
+ * slots leave at the head (applied) or at the end of the appended part (overwritten).
+ */
+
+type Resolve = (value: unknown) => void;
+type Reject = (error: unknown) => void;
+
+let capturedResolve: Resolve;
+let capturedReject: Reject;
+/** One executor for all promises: no closure per write. */
+const capture = (resolve: Resolve, reject: Reject): void => {
+  capturedResolve = resolve;
+  capturedReject = reject;
+};
+
+export interface ProposalLimits {
+  /** Entries that may wait at once. */
+  readonly maxPendingWrites: number;
+  /** Payload bytes that may wait at once. */
+  readonly maxPendingBytes: number;
+  /** Entries in one block. */
+  readonly maxBlockEntries: number;
+  /** Payload bytes in one block. */
+  readonly maxBlockBytes: number;
+}
+
+/** A run of whole slots that fits into one block. */
+export interface ProposalChunk {
+  readonly payloads: readonly Uint8Array[];
+  readonly count: number;
+}
+
+export class Proposals {
+  private readonly limits: ProposalLimits;
+  private readonly mask: number;
+  private readonly resolves: (Resolve | undefined)[];
+  private readonly rejects: (Reject | undefined)[];
+  /** Results of a `writeMany` so far; undefined for a single write. */
+  private readonly results: (WriteResult<unknown>[] | undefined)[];
+  private readonly counts: Int32Array;
+  private readonly bytes: Float64Array;
+  private readonly firstIndexes: Float64Array;
+  private readonly terms: Float64Array;
+  private readonly deadlines: Float64Array;
+  private head = 0;
+  private appended = 0;
+  private tail = 0;
+  /** Payloads of the slots in [appended, tail), flat. */
+  private payloads: Uint8Array[] = [];
+  private payloadCount = 0;
+  private payloadBytes = 0;
+  private entries = 0;
+  private pendingBytes = 0;
+  private nextDeadlineMs = Number.POSITIVE_INFINITY;
+
+  constructor(limits: ProposalLimits) {
+    this.limits = limits;
+    let capacity = 1;
+    while (capacity < limits.maxPendingWrites) capacity *= 2;
+    this.mask = capacity - 1;
+    this.resolves = new Array(capacity).fill(undefined);
+    this.rejects = new Array(capacity).fill(undefined);
+    this.results = new Array(capacity).fill(undefined);
+    this.counts = new Int32Array(capacity);
+    this.bytes = new Float64Array(capacity);
+    this.firstIndexes = new Float64Array(capacity);
+    this.terms = new Float64Array(capacity);
+    this.deadlines = new Float64Array(capacity);
+  }
+
+  /** Entries that wait, appended or not. */
+  get pending(): number {
+    return this.entries;
+  }
+
+  /** Earliest deadline of all that wait; never later than the true one. */
+  get earliestDeadlineMs(): number {
+    return this.nextDeadlineMs;
+  }
+
+  get hasUnappended(): boolean {
+    return this.appended !== this.tail;
+  }
+
+  hasRoom(entries: number, bytes: number): boolean {
+    return (
+      this.entries + entries <= this.limits.maxPendingWrites &&
+      this.pendingBytes + bytes <= this.limits.maxPendingBytes
+    );
+  }
+
+  /** Takes one write; the caller has checked `hasRoom`. */
+  add(payload: Uint8Array, deadlineMs: number): Promise<unknown> {
+    this.payloads[this.payloadCount++] = payload;
+    return this.addSlot(1, payload.length, undefined, deadlineMs);
+  }
+
+  /** Takes several writes that are answered together; the caller has checked `hasRoom`. */
+  addMany(payloads: readonly Uint8Array[], bytes: number, deadlineMs: number): Promise<unknown> {
+    for (const payload of payloads) this.payloads[this.payloadCount++] = payload;
+    return this.addSlot(payloads.length, bytes, [], deadlineMs);
+  }
+
+  /** Names the slot that was added last, for `cancel`. */
+  get lastTicket(): number {
+    return this.tail - 1;
+  }
+
+  private addSlot(
+    count: number,
+    bytes: number,
+    results: WriteResult<unknown>[] | undefined,
+    deadlineMs: number,
+  ): Promise<unknown> {
+    const promise = new Promise<unknown>(capture);
+    const slot = this.tail++ & this.mask;
+    this.resolves[slot] = capturedResolve;
+    this.rejects[slot] = capturedReject;
+    this.results[slot] = results;
+    this.counts[slot] = count;
+    this.bytes[slot] = bytes;
+    this.deadlines[slot] = deadlineMs;
+    this.entries += count;
+    this.pendingBytes += bytes;
+    this.payloadBytes += bytes;
+    if (deadlineMs < this.nextDeadlineMs) this.nextDeadlineMs = deadlineMs;
+    return promise;
+  }
+
+  /**
+   * Payloads of the next block: as many whole slots as the limits of a block allow, at least one.
+   * `appendedAs` or `refuseUnappended` must follow.
+   */
+  nextChunk(): ProposalChunk {
+    const { maxBlockEntries, maxBlockBytes } = this.limits;
+    if (this.payloadCount <= maxBlockEntries && this.payloadBytes <= maxBlockBytes) {
+      return { payloads: this.payloads, count: this.payloadCount };
+    }
+    let count = 0;
+    let bytes = 0;
+    for (let position = this.appended; position !== this.tail; position++) {
+      const slot = position & this.mask;
+      const nextCount = count + this.counts[slot]!;
+      bytes += this.bytes[slot]!;
+      if (count > 0 && (nextCount > maxBlockEntries || bytes > maxBlockBytes)) break;
+      count = nextCount;
+    }
+    return { payloads: this.payloads, count };
+  }
+
+  /** The first `count` unappended entries now stand in the log from `firstIndex` on. */
+  appendedAs(count: number, firstIndex: number, term: number): void {
+    const end = firstIndex + count;
+    let bytes = 0;
+    for (let index = firstIndex; index < end; ) {
+      const slot = this.appended++ & this.mask;
+      this.firstIndexes[slot] = index;
+      this.terms[slot] = term;
+      index += this.counts[slot]!;
+      bytes += this.bytes[slot]!;
+    }
+    this.dropPayloads(count, bytes);
+  }
+
+  private dropPayloads(count: number, bytes: number): void {
+    this.payloadBytes -= bytes;
+    if (count < this.payloadCount) {
+      this.payloads = this.payloads.slice(count, this.payloadCount);
+      this.payloadCount -= count;
+      return;
+    }
+    // A burst must not leave a large array of dead references behind.
+    if (count > 1024) this.payloads = [];
+    this.payloadCount = 0;
+  }
+
+  /** Fails everything that has no place in the log yet; it changed nothing. */
+  refuseUnappended(error: KeelsonError): void {
+    this.dropPayloads(this.payloadCount, this.payloadBytes);
+    while (this.tail !== this.appended) this.rejectSlot(--this.tail & this.mask, error);
+  }
+
+  /** Answers what was applied in [firstIndex, lastIndex]; `responses[i]` belongs to `firstIndex + i`. */
+  applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void {
+    while (this.head !== this.appended) {
+      const slot = this.head & this.mask;
+      const index = this.firstIndexes[slot]!;
+      if (index > lastIndex) return;
+      const term = this.terms[slot]!;
+      const results = this.results[slot];
+      const resolve = this.resolves[slot];
+      if (results === undefined) {
+        this.head++;
+        this.release(slot);
+        resolve?.({ response: responses[index - firstIndex], logId: { term, index } });
+        continue;
+      }
+      const count = this.counts[slot]!;
+      for (let at = index + results.length; results.length < count; at++) {
+        if (at > lastIndex) return;
+        results.push({ response: responses[at - firstIndex], logId: { term, index: at } });
+      }
+      this.head++;
+      this.release(slot);
+      resolve?.(results);
+    }
+  }
+
+  /** Entries behind `index` were overwritten: whoever waits for them will never know. */
+  truncatedAfter(index: number, error: KeelsonError): void {
+    while (this.appended !== this.head) {
+      const slot = (this.appended - 1) & this.mask;
+      if (this.firstIndexes[slot]! + this.counts[slot]! - 1 <= index) return;
+      // What is not appended yet was refused before: a truncation happens on a follower only.
+      this.appended--;
+      this.tail--;
+      this.rejectSlot(slot, error);
+    }
+  }
+
+  /** Fails all that waits. */
+  failAll(appendedError: KeelsonError, unappendedError: KeelsonError): void {
+    this.refuseUnappended(unappendedError);
+    this.truncatedAfter(0, appendedError);
+  }
+
+  /** Gives up waiting for one slot; its entry may still commit. */
+  cancel(ticket: number, error: KeelsonError): void {
+    if (ticket < this.head || ticket >= this.tail) return;
+    this.forget(ticket & this.mask, error);
+  }
+
+  /** Gives up waiting for all whose time is up. */
+  expire(nowMs: number, makeError: () => KeelsonError): void {
+    if (nowMs < this.nextDeadlineMs) return;
+    let next = Number.POSITIVE_INFINITY;
+    for (let position = this.head; position !== this.tail; position++) {
+      const slot = position & this.mask;
+      if (this.resolves[slot] === undefined) continue;
+      const deadline = this.deadlines[slot]!;
+      if (deadline <= nowMs) this.forget(slot, makeError());
+      else if (deadline < next) next = deadline;
+    }
+    this.nextDeadlineMs = next;
+  }
+
+  /** The slot stays, so that order and accounting hold, but nobody waits for it any more. */
+  private forget(slot: number, error: KeelsonError): void {
+    const reject = this.rejects[slot];
+    this.resolves[slot] = undefined;
+    this.rejects[slot] = undefined;
+    reject?.(error);
+  }
+
+  private rejectSlot(slot: number, error: KeelsonError): void {
+    const reject = this.rejects[slot];
+    this.release(slot);
+    reject?.(error);
+  }
+
+  private release(slot: number): void {
+    this.entries -= this.counts[slot]!;
+    this.pendingBytes -= this.bytes[slot]!;
+    this.resolves[slot] = undefined;
+    this.rejects[slot] = undefined;
+    this.results[slot] = undefined;
+    if (this.head === this.tail) this.nextDeadlineMs = Number.POSITIVE_INFINITY;
+  }
+}

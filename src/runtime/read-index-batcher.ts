@@ -1,0 +1,51 @@
+import type { Scheduler } from '../base/scheduler.js';
+import { CallScope } from './call-scope.js';
+import type { Forwarder } from './forwarder.js';
+import type { Runtime } from './runtime.js';
+
+/**
+ * Linearizable reads on a follower: asks the leader for a read index. One request at a time is under
+ * way; reads that arrive meanwhile share the next one, because an index that was asked for before the
+ * read began proves nothing about it. A shared request has a time limit of its own: the impatience of
+ * one caller must not fail the others.
+ */
+export class ReadIndexBatcher {
+  private readonly forwarder: Forwarder;
+  private readonly runtime: Runtime;
+  private readonly scheduler: Scheduler;
+  private readonly timeoutMs: number;
+  private current: Promise<number> | undefined;
+  private next: Promise<number> | undefined;
+
+  constructor(forwarder: Forwarder, runtime: Runtime, scheduler: Scheduler, timeoutMs: number) {
+    this.forwarder = forwarder;
+    this.runtime = runtime;
+    this.scheduler = scheduler;
+    this.timeoutMs = timeoutMs;
+  }
+
+  request(scope: CallScope): Promise<number> {
+    if (this.current === undefined) return scope.race(this.begin(), 'rejected');
+    this.next ??= this.current.then(this.begin, this.begin);
+    return scope.race(this.next, 'rejected');
+  }
+
+  private readonly begin = (): Promise<number> => {
+    const scope = new CallScope(this.scheduler, undefined, this.timeoutMs);
+    const request = this.forwarder.call<number>(
+      scope,
+      (timeoutMs) => ({ kind: 'readIndex', payload: NO_PAYLOAD, timeoutMs }),
+      ({ index }) => index,
+      () => this.runtime.readIndex(scope),
+    );
+    this.next = undefined;
+    this.current = request;
+    const done = (): void => {
+      if (this.current === request) this.current = undefined;
+    };
+    request.then(done, done);
+    return request;
+  };
+}
+
+const NO_PAYLOAD = new Uint8Array(0);

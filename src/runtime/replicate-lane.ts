@@ -1,0 +1,98 @@
+import type { Replicate } from '../engine/commands.js';
+import type { Engine } from '../engine/engine.js';
+import type { AppendRequest } from '../engine/messages.js';
+import type { NodeId } from '../engine/types.js';
+import type { Network, OutgoingEntries } from '../network/network.js';
+import type { EntriesLease, LogStore } from '../storage/log-store.js';
+
+/**
+ * Runs `Replicate` commands: reads the entries, from memory or from segments, and gives their bytes
+ * to the network untouched. A command that the network cannot take yet is held, one per target, until
+ * that target is writable; a command of an older term is dropped.
+ */
+export class ReplicateLane {
+  private readonly group: number;
+  private readonly engine: Engine;
+  private readonly store: LogStore;
+  private readonly network: Network;
+  private readonly onFailure: (error: unknown) => void;
+  private readonly onProgress: () => void;
+  private readonly held = new Map<NodeId, Replicate>();
+
+  constructor(
+    group: number,
+    engine: Engine,
+    store: LogStore,
+    network: Network,
+    onProgress: () => void,
+    onFailure: (error: unknown) => void,
+  ) {
+    this.group = group;
+    this.engine = engine;
+    this.store = store;
+    this.network = network;
+    this.onProgress = onProgress;
+    this.onFailure = onFailure;
+  }
+
+  replicate(command: Replicate): void {
+    const firstIndex = command.prevLogId.index + 1;
+    if (command.lastIndex < firstIndex) {
+      this.send(command, NO_ENTRIES, command.prevLogId.index);
+      return;
+    }
+    const read = this.store.read(this.group, firstIndex, command.lastIndex, command.maxBytes);
+    if (read instanceof Promise) {
+      read.then(
+        (lease) => {
+          if (this.isCurrent(command)) this.sendLease(command, lease);
+          else lease.release();
+          this.onProgress();
+        },
+        (error: unknown) => this.onFailure(error),
+      );
+      return;
+    }
+    this.sendLease(command, read);
+  }
+
+  /** The target takes appends again. */
+  writable(target: NodeId): void {
+    const command = this.held.get(target);
+    if (command === undefined) return;
+    this.held.delete(target);
+    if (this.isCurrent(command)) this.replicate(command);
+  }
+
+  /** The connection is gone; the engine starts a new session when it is back. */
+  disconnected(target: NodeId): void {
+    this.held.delete(target);
+  }
+
+  private isCurrent(command: Replicate): boolean {
+    return this.engine.role === 'leader' && this.engine.term === command.term;
+  }
+
+  private sendLease(command: Replicate, lease: EntriesLease): void {
+    if (!this.send(command, lease, lease.lastIndex)) lease.release();
+  }
+
+  private send(command: Replicate, entries: OutgoingEntries, lastIndex: number): boolean {
+    const message: AppendRequest = {
+      type: 'AppendRequest',
+      term: command.term,
+      session: command.session,
+      prevLogId: command.prevLogId,
+      lastIndex,
+      committed: command.committed,
+    };
+    if (this.network.sendAppend(command.target, message, entries)) {
+      this.engine.replicated(command.target, command.session, lastIndex, entries.bytes);
+      return true;
+    }
+    this.held.set(command.target, command);
+    return false;
+  }
+}
+
+const NO_ENTRIES: OutgoingEntries = { parts: [], bytes: 0, release: () => {} };
