@@ -5,6 +5,8 @@ interface Suite {
 
 const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   checksum: () => import('./checksum.js'),
+  'cluster-memory': () => import('./cluster-memory.js'),
+  'cluster-tcp': () => import('./cluster-tcp.js'),
   codec: () => import('./codec.js'),
   log: () => import('./log.js'),
   scan: () => import('./scan.js'),

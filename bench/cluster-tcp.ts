@@ -1,0 +1,101 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { NodeReport, NodeTask } from './cluster-tcp-node.js';
+import { environment, printEnvironment } from './environment.js';
+
+/**
+ * Suite `cluster-tcp`: three processes on loopback, durable logs in one directory's file system, the
+ * clients inside the leader's process. Closed loop, or with `--rate` an open loop whose latency is
+ * measured from the intended start.
+ */
+const DEFAULTS = { clients: 256, 'entry-size': 256, seconds: 10, rate: 0 };
+
+export async function run(argv: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      clients: { type: 'string', default: String(DEFAULTS.clients) },
+      'entry-size': { type: 'string', default: String(DEFAULTS['entry-size']) },
+      seconds: { type: 'string', default: String(DEFAULTS.seconds) },
+      rate: { type: 'string', default: String(DEFAULTS.rate) },
+      directory: { type: 'string', default: tmpdir() },
+      profile: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const settings = {
+    clients: Number(values.clients),
+    'entry-size': Number(values['entry-size']),
+    seconds: Number(values.seconds),
+    rate: Number(values.rate),
+  };
+  const found = environment(values.directory);
+  printEnvironment(found);
+  console.log(`cluster-tcp: ${JSON.stringify(settings)}`);
+
+  const directory = await mkdtemp(join(values.directory, 'keelson-bench-'));
+  const children: ChildProcess[] = [];
+  try {
+    const ports = await freePorts(3);
+    const voters = Object.fromEntries(ports.map((port, i) => [i + 1, `127.0.0.1:${port}`]));
+    const module = new URL('./cluster-tcp-node.ts', import.meta.url);
+    const reports = ports.map((port, i) => {
+      const profile = values.profile ? ['--cpu-prof', `--cpu-prof-dir=${process.cwd()}`] : [];
+      const child = fork(module, { execArgv: ['--import', 'tsx', ...profile] });
+      children.push(child);
+      const task: NodeTask = {
+        nodeId: i + 1,
+        listen: `127.0.0.1:${port}`,
+        directory: join(directory, String(i + 1)),
+        voters,
+        ...settings,
+        entrySize: settings['entry-size'],
+      };
+      child.send(task);
+      return reportOf(child);
+    });
+    // Only the leader has clients, and only it reports; the others run until they are told to stop.
+    const report = await Promise.any(reports);
+    const { writesPerSecond, latency } = report;
+    console.log(
+      `${writesPerSecond.toLocaleString('en')} writes/s, p50 ${latency.p50} µs, p99 ${latency.p99} µs`,
+    );
+    const result = { suite: 'cluster-tcp', environment: found, ...settings, ...report };
+    if (values.json) console.log(JSON.stringify(result));
+  } finally {
+    await Promise.all(children.map(stop));
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+function reportOf(child: ChildProcess): Promise<NodeReport> {
+  return new Promise((resolve, reject) => {
+    child.on('message', (report) => resolve(report as NodeReport));
+    child.on('exit', (code) => reject(new Error(`a node ended with code ${code}`)));
+  });
+}
+
+function stop(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null) return resolve();
+    child.on('exit', () => resolve());
+    child.send('stop');
+  });
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer();
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      return server;
+    }),
+  );
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
