@@ -1,0 +1,99 @@
+import { describe, expect, it } from 'vitest';
+import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { entriesOf, MIB, openLog, texts, vote } from './wal-support.js';
+
+const failed = expect.objectContaining({ code: 'KEELSON_STORAGE_FAILED' });
+
+describe('a failing disk under the write-ahead log', () => {
+  for (const allowDirect of [true, false]) {
+    const operation = allowDirect ? 'write' : 'dataSync';
+    it(`known bug 13: a failed ${operation} is final, however well the disk does later`, async () => {
+      const disk = new MemoryDisk({ allowDirect });
+      const log = await openLog(disk);
+      await log.durable(log.append(texts(1)));
+      disk.fail({ operation, nth: 1, code: 'EIO' });
+      const lost = log.append(texts(1, 'lost', 2));
+      expect(await log.nextFailure()).toEqual(failed);
+      const later = log.saveVote(vote(5));
+      expect(() => log.append(texts(1))).toThrowError(failed);
+      await new Promise((resolve) => setImmediate(resolve));
+      const acknowledged = log.flushedIos.map(({ io }) => io.sequence);
+      expect(acknowledged).not.toContain(lost.sequence);
+      expect(acknowledged).not.toContain(later.sequence);
+      await log.store.close();
+      expect(log.flushedIos.map(({ io }) => io.sequence)).toEqual(acknowledged);
+    });
+  }
+
+  it('names a full disk when a segment cannot be made', async () => {
+    const disk = new MemoryDisk({ capacityBytes: 2 * MIB + 64 * 1024 });
+    const log = await openLog(disk);
+    for (let batch = 0; log.failure === undefined && batch < 100; batch++) {
+      const io = log.append(texts(4, 'z'.repeat(20_000)));
+      await Promise.race([log.durable(io), log.nextFailure()]);
+    }
+    expect(log.failure).toMatchObject({ code: 'KEELSON_STORAGE_FULL' });
+    const acknowledged = log.flushedIos.at(-1)!.io.logId.index;
+    const roomier = await openLog(disk.crash(), { segmentBytes: MIB }).catch((error) => error);
+    // Still full: it says so again and has lost nothing.
+    expect(roomier).toMatchObject({ code: 'KEELSON_STORAGE_FULL' });
+    expect(acknowledged).toBeGreaterThan(10);
+  });
+});
+
+describe('the memory of the write-ahead log', () => {
+  it('refuses entries while a reader pins the ring, and says when there is room again', async () => {
+    const log = await openLog(new MemoryDisk());
+    await log.durable(log.append(texts(4, 'p'.repeat(20_000))));
+    const lease = await log.store.read(0, 1, 4, MIB);
+    let refusal: unknown;
+    for (let batch = 0; refusal === undefined && batch < 40; batch++) {
+      try {
+        await log.durable(log.append(texts(4, 'q'.repeat(20_000))));
+      } catch (error) {
+        refusal = error;
+      }
+    }
+    expect(refusal).toMatchObject({ code: 'KEELSON_OVERLOADED' });
+    // Votes are never refused.
+    await log.durable(log.saveVote(vote(3)));
+    await log.durable(log.truncateAfter(log.lastIndex - 1, vote(3)));
+    expect(log.writableCalls).toBe(0);
+    expect(entriesOf(lease)).toHaveLength(4);
+    lease.release();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(log.writableCalls).toBe(1);
+    await log.durable(log.append(texts(4, 'q'.repeat(20_000)), 3));
+  });
+
+  it('serves what has left the ring from segments, in one block, equal to what was written', async () => {
+    const log = await openLog(new MemoryDisk());
+    const written: string[] = [];
+    for (let batch = 0; batch < 40; batch++) {
+      const payloads = texts(8, `${batch}-${'r'.repeat(9_000)}`);
+      written.push(...payloads.map((bytes) => new TextDecoder().decode(bytes)));
+      await log.durable(log.append(payloads));
+    }
+    expect(log.store.metrics().ringUsedBytes).toBeLessThanOrEqual(MIB);
+    expect(await log.contents()).toEqual(written);
+    expect(log.store.metrics().cacheMisses).toBeGreaterThan(5);
+    expect(log.store.metrics().cacheHits).toBeGreaterThan(5);
+  });
+
+  it('a truncation that overtakes a read from segments makes it read again', async () => {
+    const log = await openLog(new MemoryDisk());
+    for (let batch = 0; batch < 40; batch++) {
+      await log.durable(log.append(texts(8, 's'.repeat(9_000), 1 + batch * 8)));
+    }
+    const reading = log.store.read(0, 1, 8, MIB);
+    const vanishing = log.store.read(0, 5, 8, MIB);
+    expect(reading).toBeInstanceOf(Promise);
+    log.truncateAfter(3);
+    log.append(texts(1, 'new', 4), 2);
+    const lease = await reading;
+    const found = entriesOf(lease).map(({ index, term }) => ({ index, term }));
+    expect(found.filter(({ index }) => index > 3 && index !== 4)).toEqual([]);
+    expect(found.find(({ index }) => index === 4)?.term ?? 2).toBe(2);
+    await expect(vanishing).rejects.toMatchObject({ code: 'KEELSON_ABORTED' });
+  });
+});

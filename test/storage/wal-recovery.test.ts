@@ -1,0 +1,241 @@
+import { describe, expect, it } from 'vitest';
+import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { BATCH, SECTOR_BYTES } from '../../dist/wasm/layout.js';
+import {
+  FIRST_SEGMENT,
+  MIB,
+  openLog,
+  segmentFile,
+  type TestLog,
+  texts,
+  vote,
+} from './wal-support.js';
+
+const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+
+/** Positions of the batches of a segment, by their magic. */
+function batchPositions(disk: MemoryDisk, path: string): number[] {
+  const bytes = disk.readFile(path);
+  const view = new DataView(bytes.buffer);
+  const positions: number[] = [];
+  for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
+    if (view.getUint32(at, true) === BATCH.magic) positions.push(at);
+  }
+  return positions;
+}
+
+function flipByte(disk: MemoryDisk, path: string, position: number): void {
+  disk.damage(path, position, (bytes) => {
+    bytes[0]! ^= 0xff;
+  });
+}
+
+function zeroSector(disk: MemoryDisk, path: string, position: number): void {
+  disk.damage(path, position, (bytes) => bytes.fill(0), SECTOR_BYTES);
+}
+
+/** A log of `count` batches of one entry each. */
+async function writeBatches(disk: MemoryDisk, count: number): Promise<TestLog> {
+  const log = await openLog(disk);
+  for (let batch = 1; batch <= count; batch++) {
+    await log.durable(log.append(texts(1, 'entry', batch)));
+  }
+  return log;
+}
+
+const corrupt = (offset: number, file = FIRST_SEGMENT): object =>
+  expect.objectContaining({
+    code: 'KEELSON_STORAGE_CORRUPT',
+    details: expect.objectContaining({ file, offset }),
+  });
+
+describe('recovery of the write-ahead log', () => {
+  it('cuts a torn tail that nothing proves', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 3);
+    const after = disk.crash();
+    const last = batchPositions(after, FIRST_SEGMENT)[2]!;
+    flipByte(after, FIRST_SEGMENT, last + 200);
+    const log = await openLog(after);
+    expect(await log.contents()).toEqual(['entry-1', 'entry-2']);
+  });
+
+  it('refuses a torn tail in strict mode', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 3);
+    const after = disk.crash();
+    const last = batchPositions(after, FIRST_SEGMENT)[2]!;
+    flipByte(after, FIRST_SEGMENT, last + 200);
+    await expect(openLog(after, { recovery: 'strict' })).rejects.toEqual(corrupt(last));
+  });
+
+  it('known bug 55: a bad batch header does not hide the batches behind it', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 3);
+    const after = disk.crash();
+    const second = batchPositions(after, FIRST_SEGMENT)[1]!;
+    flipByte(after, FIRST_SEGMENT, second);
+    await expect(openLog(after)).rejects.toEqual(corrupt(second));
+  });
+
+  it('a batch of zeros in front of a valid one is proven loss', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 3);
+    const after = disk.crash();
+    const first = batchPositions(after, FIRST_SEGMENT)[0]!;
+    zeroSector(after, FIRST_SEGMENT, first);
+    await expect(openLog(after)).rejects.toEqual(corrupt(first));
+  });
+
+  it('after an orderly close a bad last batch is proven loss', async () => {
+    const disk = new MemoryDisk();
+    const log = await writeBatches(disk, 3);
+    await log.store.close();
+    const after = disk.crash();
+    const last = batchPositions(after, FIRST_SEGMENT)[2]!;
+    flipByte(after, FIRST_SEGMENT, last + 200);
+    await expect(openLog(after)).rejects.toEqual(corrupt(last));
+  });
+
+  it('copies the last unproven batch forward and syncs it before open resolves', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 2);
+    const after = disk.crash();
+    await openLog(after);
+    const again = after.crash();
+    // The old place is dead: whatever becomes of it, the copy counts.
+    const last = batchPositions(again, FIRST_SEGMENT)[1]!;
+    zeroSector(again, FIRST_SEGMENT, last);
+    const log = await openLog(again);
+    expect(await log.contents()).toEqual(['entry-1', 'entry-2']);
+  });
+
+  it('never appends to a segment that was recovered', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 2);
+    const after = disk.crash();
+    const before = after.readFile(FIRST_SEGMENT);
+    const log = await openLog(after);
+    await log.durable(log.append(texts(5, 'more')));
+    expect(Buffer.compare(after.readFile(FIRST_SEGMENT), before)).toBe(0);
+    expect(after.exists(segmentFile(2))).toBe(true);
+  });
+
+  it('survives crash upon crash during recovery itself', async () => {
+    let disk = new MemoryDisk();
+    await writeBatches(disk, 3);
+    for (const operation of ['write', 'dataSync', 'rename', 'syncDirectory'] as const) {
+      for (let nth = 1; nth <= 4; nth++) {
+        disk = disk.crash();
+        disk.fail({ operation, nth, code: 'EIO', sticky: true });
+        await openLog(disk).catch(() => {});
+      }
+    }
+    const log = await openLog(disk.crash());
+    expect(await log.contents()).toEqual(['entry-1', 'entry-2', 'entry-3']);
+  });
+
+  it('takes a carried batch apart that had cut away its own entries', async () => {
+    const disk = new MemoryDisk();
+    const log = await writeBatches(disk, 3);
+    log.append(texts(4, 'gone', 4));
+    log.truncateAfter(1);
+    await log.durable(log.append(texts(2, 'kept', 2)));
+    const after = await openLog(disk.crash());
+    expect(await after.contents()).toEqual(['entry-1', 'kept-2', 'kept-3']);
+    const later = await openLog(new MemoryDisk());
+    expect(later.lastIndex).toBe(0);
+  });
+
+  it('known bug 5: a vote is found in either of its copies', async () => {
+    for (const copy of [0, 1]) {
+      const disk = new MemoryDisk();
+      const log = await writeBatches(disk, 2);
+      await log.durable(log.saveVote(vote(9, 3, false)));
+      const after = disk.crash();
+      const last = batchPositions(after, FIRST_SEGMENT)[2]!;
+      zeroSector(after, FIRST_SEGMENT, last + copy * SECTOR_BYTES);
+      const found = await openLog(after);
+      expect(found.store.recovered(0).vote, `copy ${copy} lost`).toEqual(vote(9, 3, false));
+      // It is durable again: the next crash finds it too.
+      const again = await openLog(after.crash());
+      expect(again.store.recovered(0).vote).toEqual(vote(9, 3, false));
+    }
+  });
+
+  it('known bug 54: rolls over segments and finds all of them again', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    const expected: string[] = [];
+    for (let batch = 0; batch < 60; batch++) {
+      const payloads = texts(4, `${'x'.repeat(20_000)}-${batch}`);
+      expected.push(...payloads.map(text));
+      await log.durable(log.append(payloads));
+    }
+    expect(disk.exists(segmentFile(4))).toBe(true);
+    const after = await openLog(disk.crash());
+    expect(await after.contents()).toEqual(expected);
+  });
+
+  it('refuses a segment whose end was lost although the next one proves it', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    for (let batch = 0; batch < 20; batch++) {
+      await log.durable(log.append(texts(4, 'y'.repeat(20_000))));
+    }
+    const after = disk.crash();
+    const last = batchPositions(after, FIRST_SEGMENT).at(-1)!;
+    flipByte(after, FIRST_SEGMENT, last + 500);
+    await expect(openLog(after)).rejects.toEqual(corrupt(last));
+  });
+
+  it('known bug 56: a segment that is missing between others is proven loss', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 1);
+    let after = disk.crash();
+    for (let open = 0; open < 2; open++) {
+      await openLog(after);
+      after = after.crash();
+    }
+    after.remove(segmentFile(2));
+    await expect(openLog(after)).rejects.toMatchObject({ code: 'KEELSON_STORAGE_CORRUPT' });
+  });
+
+  it('an unreadable header over a valid batch is damage, not an unused file', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 1);
+    const after = disk.crash();
+    flipByte(after, FIRST_SEGMENT, 20);
+    await expect(openLog(after)).rejects.toEqual(corrupt(0));
+  });
+
+  it('refuses a segment of a newer format by its version', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 1);
+    const after = disk.crash();
+    const { SharedHeap } = await import('../../dist/wasm/shared-heap.js');
+    const heap = SharedHeap.create({ maximumBytes: 2 * MIB });
+    const pointer = heap.reserve(256, 64);
+    after.damage(
+      FIRST_SEGMENT,
+      0,
+      (bytes) => {
+        bytes[4] = 2;
+        heap.bytes.set(bytes, pointer);
+        heap.exports.xxh3(pointer, 120, pointer + 120);
+        bytes.set(heap.slice(pointer, 128));
+      },
+      128,
+    );
+    await expect(openLog(after)).rejects.toMatchObject({ code: 'KEELSON_STORAGE_VERSION' });
+  });
+
+  it('records a commit with the next batch, never beyond the log', async () => {
+    const disk = new MemoryDisk();
+    const log = await writeBatches(disk, 3);
+    log.store.recordCommitted(0, 2);
+    await log.durable(log.append(texts(1, 'entry', 4)));
+    const after = await openLog(disk.crash());
+    expect(after.store.recovered(0).committed).toBe(2);
+  });
+});
