@@ -204,13 +204,22 @@ export class PiscinaExecutor implements StorageExecutor {
       pool.once('error', (error: Error) => reject(this.missingFile(error.message)));
     });
     try {
-      await Promise.race([
-        runOn(pool, { type: 'handshake', heap: this.heap.transferable }),
-        timeout,
-      ]);
+      await Promise.race([this.greet(pool), timeout]);
     } finally {
       timer?.cancel();
     }
+  }
+
+  /** Nothing but a file that does not load makes this task fail. */
+  private async greet(pool: Piscina): Promise<void> {
+    const task: WorkerTask = { type: 'handshake', heap: this.heap.transferable };
+    let answer: WorkerAnswer;
+    try {
+      answer = (await pool.run(task)) as WorkerAnswer;
+    } catch (error) {
+      throw this.missingFile(error instanceof Error ? error.message : String(error));
+    }
+    if (!answer.ok) throw fromErrorRecord(answer.error);
   }
 
   private missingFile(reason: string): KeelsonError {

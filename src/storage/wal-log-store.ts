@@ -13,7 +13,7 @@ import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { silentLogger } from '../base/logger.js';
-import type { Scheduler } from '../base/scheduler.js';
+import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { IoId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import { BlockCodec } from '../wasm/block-codec.js';
@@ -52,6 +52,8 @@ export interface WalLogStoreOptions {
   readonly lingerMicros: number;
   readonly recovery: RecoveryMode;
   readonly directIo: 'auto' | 'off';
+  /** How long `close` waits for a disk that does not answer; 5 s by default. */
+  readonly closeTimeoutMs?: number;
 }
 
 export interface WalLogStoreParts {
@@ -67,6 +69,7 @@ export interface WalLogStoreParts {
 const LANE = 0;
 const WRITER_SCRATCH_BYTES = 256 * 1024;
 const PREFILL_SLICE_BYTES = 4 * 1024 * 1024;
+const CLOSE_TIMEOUT_MS = 5_000;
 const TWO_POW_52 = 2 ** 52;
 
 export class WalLogStore implements LogStore {
@@ -352,10 +355,20 @@ export class WalLogStore implements LogStore {
   }
 
   private async shutDown(): Promise<void> {
-    await this.lane.shutDown(this.groups.values());
-    await this.prefill;
+    await this.inTime(this.lane.shutDown(this.groups.values()).then(() => this.prefill));
     await this.executor.stopLane();
     await this.executor.close();
+  }
+
+  /** Resolves with the work, or when a disk that hangs has had its time. */
+  private async inTime(work: Promise<void>): Promise<void> {
+    let timer: Timer | undefined;
+    const timeout = new Promise<void>((resolve) => {
+      const delayMs = this.options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
+      timer = this.scheduler.setTimer(delayMs, resolve);
+    });
+    await Promise.race([work, timeout]);
+    timer?.cancel();
   }
 
   private poison(error: KeelsonError): void {

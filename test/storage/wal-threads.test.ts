@@ -3,21 +3,25 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
-import { PiscinaExecutor } from '../../dist/storage/piscina-executor.js';
-import { openLog, type TestLog, texts, vote } from './wal-support.js';
+import {
+  PiscinaExecutor,
+  type PiscinaExecutorOptions,
+} from '../../dist/storage/piscina-executor.js';
+import { openLog, type TestLog, texts } from './wal-support.js';
 
 const directories: string[] = [];
 
-function temporaryDirectory(): string {
-  const directory = mkdtempSync(join(tmpdir(), 'keelson-wal-'));
+function temporaryDirectory(name: string): string {
+  const directory = mkdtempSync(join(tmpdir(), `keelson-${name}-`));
   directories.push(directory);
   return directory;
 }
 
-function openOnDisk(directory: string): Promise<TestLog> {
+function openOnDisk(directory: string, options: PiscinaExecutorOptions = {}): Promise<TestLog> {
   return openLog(new MemoryDisk(), {
     directory,
-    executor: (heap, scheduler) => new PiscinaExecutor(heap, scheduler),
+    closeTimeoutMs: 200,
+    executor: (heap, scheduler) => new PiscinaExecutor(heap, scheduler, options),
   });
 }
 
@@ -25,17 +29,50 @@ afterEach(() => {
   for (const directory of directories.splice(0)) rmSync(directory, { recursive: true });
 });
 
-describe('the write-ahead log in worker threads', () => {
-  it('recovers what it wrote, in order, with its votes', async () => {
-    const directory = temporaryDirectory();
-    const log = await openOnDisk(directory);
-    await log.durable(log.append(texts(10)));
-    await log.durable(log.saveVote(vote(2, 3, false)));
+describe('the threads of the write-ahead log', () => {
+  it('a missing worker file is named, with the remedy', async () => {
+    const workerFile = new URL('./no-such-worker.js', import.meta.url);
+    await expect(openOnDisk(temporaryDirectory('missing'), { workerFile })).rejects.toMatchObject({
+      code: 'KEELSON_MISSING_FILE',
+      message: expect.stringContaining('no-such-worker.js'),
+      details: { path: workerFile.pathname },
+    });
+  });
+
+  it('a worker file that does not load is named before the handshake would time out', async () => {
+    const workerFile = new URL('./wal-broken-worker.mjs', import.meta.url);
+    const handshakeTimeoutMs = 60_000;
+    const opening = openOnDisk(temporaryDirectory('broken'), { workerFile, handshakeTimeoutMs });
+    await expect(opening).rejects.toMatchObject({
+      code: 'KEELSON_MISSING_FILE',
+      message: expect.stringContaining('wal-broken-worker.mjs'),
+    });
+  });
+
+  it('the death of the lane’s thread poisons the store for good', async () => {
+    const workerFile = new URL('./wal-dying-worker.mjs', import.meta.url);
+    const directory = temporaryDirectory('dying');
+    const log = await openOnDisk(directory, { workerFile });
+    log.append(texts(1));
+    const failure = await log.nextFailure();
+    expect(failure).toMatchObject({ code: 'KEELSON_STORAGE_FAILED', outcome: 'unknown' });
+    expect(() => log.append(texts(1))).toThrowError(
+      expect.objectContaining({ code: 'KEELSON_STORAGE_FAILED' }),
+    );
+    const acknowledged = log.flushedIos.length;
     await log.store.close();
+    expect(log.flushedIos).toHaveLength(acknowledged);
     const after = await openOnDisk(directory);
-    expect(after.store.recovered(0).vote).toEqual(vote(2, 3, false));
-    expect(await after.contents()).toHaveLength(10);
-    await after.durable(after.append(texts(1, 'more'), 2));
+    expect(after.lastIndex).toBeGreaterThanOrEqual(acknowledged);
     await after.store.close();
+  });
+
+  it('a thread that hangs does not hang close', async () => {
+    const workerFile = new URL('./wal-dying-worker.mjs', import.meta.url);
+    const log = await openOnDisk(temporaryDirectory('hang'), { workerFile, stopTimeoutMs: 100 });
+    await log.durable(log.append(texts(1)));
+    const stuck = log.append(texts(1));
+    await log.store.close();
+    expect(log.flushedIos.at(-1)!.io.sequence).toBeLessThanOrEqual(stuck.sequence);
   });
 });
