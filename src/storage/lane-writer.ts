@@ -18,10 +18,11 @@ import { emptyCheckpoint, readHardState } from './hard-state.js';
 import { alignToSector } from './sector.js';
 import {
   checkpointBytes,
-  createZeroFilled,
   segmentPath,
   sparePath,
   writeSegmentStart,
+  type Zeros,
+  zeroFill,
 } from './segment-file.js';
 import { readU64 } from './storage-memory.js';
 
@@ -35,6 +36,7 @@ export interface LaneWriterOptions {
   /** Sector-aligned shared memory of this writer alone, for headers and checkpoints. */
   readonly scratch: number;
   readonly scratchBytes: number;
+  readonly zeros: Zeros;
 }
 
 /** Where a lane goes on after recovery. */
@@ -229,7 +231,9 @@ export class LaneWriter {
       this.disk.remove(spare);
     }
     const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
-    createZeroFilled(this.disk, path, fileBytes);
+    if (this.disk.exists(path)) this.disk.remove(path);
+    const zeros = this.memory.slice(this.options.zeros.pointer, this.options.zeros.bytes);
+    zeroFill(this.disk, path, zeros, this.options.direct, 0, fileBytes);
     return { path, fileBytes };
   }
 

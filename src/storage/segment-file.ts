@@ -13,7 +13,7 @@
 import { invariant } from '../base/assert.js';
 import { CHECKPOINT, SECTOR_BYTES, SEGMENT } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import type { Disk, DiskFile } from './disk.js';
+import type { Disk } from './disk.js';
 import type { GroupCheckpoint } from './hard-state.js';
 import { readCheckpoint, writeCheckpoint } from './hard-state.js';
 import { alignToSector } from './sector.js';
@@ -30,7 +30,6 @@ export interface SegmentHeader {
   readonly dataStart: number;
 }
 
-const ZERO_FILL_BYTES = 1 << 20;
 const SEGMENT_NAME = /^lane-(\d+)-(\d{10})\.wal$/;
 const TEMPORARY_NAME = /\.tmp$/;
 
@@ -142,20 +141,29 @@ export function readCheckpoints(
   return result;
 }
 
-/** Writes zeros over [from, to) of a file through the page cache; the caller syncs. */
-export function zeroFill(file: DiskFile, from: number, to: number): void {
-  const zeros = new Uint8Array(Math.min(ZERO_FILL_BYTES, to - from));
-  for (let position = from; position < to; position += zeros.length) {
-    file.write(zeros.subarray(0, Math.min(zeros.length, to - position)), position);
-  }
+/** Aligned shared memory that holds zeros and is never written to. */
+export interface Zeros {
+  readonly pointer: number;
+  readonly bytes: number;
 }
 
-/** Makes a zero-filled, synced file under a name that a crash leaves behind harmlessly. */
-export function createZeroFilled(disk: Disk, path: string, fileBytes: number): void {
-  if (disk.exists(path)) disk.remove(path);
-  const file = disk.open(path, { access: 'write', create: true });
+/**
+ * Extends a file by zeros over [from, to) and syncs it. Direct where possible: pages that the page
+ * cache kept would have to be thrown out again one by one by the direct writes of the log.
+ */
+export function zeroFill(
+  disk: Disk,
+  path: string,
+  zeros: Uint8Array,
+  direct: boolean,
+  from: number,
+  to: number,
+): void {
+  const file = disk.open(path, { access: 'write', create: from === 0, direct });
   try {
-    zeroFill(file, 0, fileBytes);
+    for (let position = from; position < to; position += zeros.length) {
+      file.write(zeros.subarray(0, Math.min(zeros.length, to - position)), position);
+    }
     file.dataSync();
   } finally {
     file.close();

@@ -7,7 +7,7 @@ import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
 import type { Inspection, InspectTask } from './lane-inspection.js';
 import { inspectLane } from './lane-inspection.js';
-import { sparePath, zeroFill } from './segment-file.js';
+import { sparePath, type Zeros, zeroFill } from './segment-file.js';
 import type { ReadTask, ReadTaskResult } from './segment-reader.js';
 import { SegmentReader } from './segment-reader.js';
 import type { ScanResult, ScanTask } from './segment-scan.js';
@@ -31,6 +31,8 @@ export interface PrefillTask {
   readonly from: number;
   readonly to: number;
   readonly fileBytes: number;
+  readonly zeros: Zeros;
+  readonly direct: boolean;
 }
 
 export class StorageTaskRunner {
@@ -61,22 +63,17 @@ export class StorageTaskRunner {
       case 'read':
         return this.reader.read(task);
       case 'prefill':
-        return prefill(this.disk, task);
+        return prefill(this.memory, this.disk, task);
     }
   }
 }
 
-function prefill(disk: Disk, task: PrefillTask): undefined {
+function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): undefined {
   const spare = sparePath(task.directory, task.lane);
   const temporary = `${spare}.tmp`;
   if (task.from === 0 && disk.exists(temporary)) disk.remove(temporary);
-  const file = disk.open(temporary, { access: 'write', create: task.from === 0 });
-  try {
-    zeroFill(file, task.from, task.to);
-    file.dataSync();
-  } finally {
-    file.close();
-  }
+  const zeros = memory.slice(task.zeros.pointer, task.zeros.bytes);
+  zeroFill(disk, temporary, zeros, task.direct, task.from, task.to);
   if (task.to < task.fileBytes) return;
   disk.rename(temporary, spare);
   disk.syncDirectory(task.directory);

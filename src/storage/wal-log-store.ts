@@ -36,6 +36,7 @@ import type {
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
+import type { Zeros } from './segment-file.js';
 import type { StorageExecutor } from './storage-executor.js';
 import { LANE_QUEUE_LIMIT } from './storage-executor.js';
 
@@ -68,6 +69,7 @@ export interface WalLogStoreParts {
 
 const LANE = 0;
 const WRITER_SCRATCH_BYTES = 256 * 1024;
+const ZERO_BYTES = 1024 * 1024;
 const PREFILL_SLICE_BYTES = 4 * 1024 * 1024;
 const CLOSE_TIMEOUT_MS = 5_000;
 const TWO_POW_52 = 2 ** 52;
@@ -85,6 +87,7 @@ export class WalLogStore implements LogStore {
   private readonly lane: LaneLog;
   /** Scratch memory of the thread that runs the tasks. */
   private readonly summary: number;
+  private readonly zeros: Zeros;
   private readonly groups: Map<number, GroupLog> = new Map();
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
@@ -131,6 +134,7 @@ export class WalLogStore implements LogStore {
     this.directory = `${options.directory}/wal`;
     const { ringBytes } = options;
     this.ring = new EntryRing({ pointer, ringBytes, controlSlots: controlSlots(options) });
+    this.zeros = { pointer: this.heap.reserve(ZERO_BYTES, SECTOR_BYTES), bytes: ZERO_BYTES };
     this.summary = this.heap.reserve(BlockCodec.scratchBytes, 64);
     const limits = {
       ...options,
@@ -251,6 +255,7 @@ export class WalLogStore implements LogStore {
         direct: options.directIo === 'auto',
         scratch: heap.reserve(WRITER_SCRATCH_BYTES, SECTOR_BYTES),
         scratchBytes: WRITER_SCRATCH_BYTES,
+        zeros: this.zeros,
       },
       recovered.start,
       {
@@ -347,7 +352,9 @@ export class WalLogStore implements LogStore {
   }
 
   private async fillSpare(fileBytes: number): Promise<void> {
-    const base = { type: 'prefill', directory: this.directory, lane: LANE, fileBytes } as const;
+    const { directory, zeros } = this;
+    const direct = this.options.directIo === 'auto';
+    const base = { type: 'prefill', directory, lane: LANE, fileBytes, zeros, direct } as const;
     for (let from = 0; from < fileBytes && this.usable(); from += PREFILL_SLICE_BYTES) {
       const to = Math.min(from + PREFILL_SLICE_BYTES, fileBytes);
       await this.executor.run({ ...base, from, to });
