@@ -1,0 +1,84 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { TestCluster, TestNode } from './test-cluster.js';
+
+let cluster: TestCluster;
+beforeAll(async () => {
+  cluster = await TestCluster.open();
+});
+afterAll(() => cluster.close());
+
+describe('keelson serve', () => {
+  it('logs what it serves, under stable names', async () => {
+    for (const node of cluster.nodes) {
+      const { nodeId, raftPort, httpPort } = node.options;
+      const started = { nodeId, raft: `127.0.0.1:${raftPort}`, http: `127.0.0.1:${httpPort}` };
+      expect(node.logged('server.started')).toMatchObject([{ level: 'info', ...started }]);
+      await vi.waitFor(() => expect(node.logged('leader.changed')).not.toEqual([]));
+    }
+  });
+
+  it.each(['SIGTERM', 'SIGINT'] as const)(
+    '%s closes it cleanly, and it recovers',
+    async (signal) => {
+      const { nodeId } = await cluster.follower();
+      const node = cluster.node(nodeId);
+      expect((await cluster.put(nodeId, 'kept', signal)).status).toBe(200);
+      const stops = node.logged('server.stopped').length;
+      expect(await node.end(signal)).toBe(0);
+      expect(node.logged('server.stopping').at(-1)).toMatchObject({ signal });
+      expect(node.logged('server.stopped').length).toBe(stops + 1);
+      node.start();
+      await cluster.leader();
+      await vi.waitFor(async () => expect(await cluster.get(nodeId, 'kept')).toBe(`200 ${signal}`));
+    },
+  );
+
+  it('all of them stopped and started again still hold what was written', async () => {
+    expect((await cluster.put(1, 'all', 'stopped')).status).toBe(200);
+    const codes = await Promise.all(cluster.nodes.map((node) => node.end('SIGTERM')));
+    expect(codes).toEqual([0, 0, 0]);
+    cluster.startAll();
+    await cluster.leader();
+    for (const { nodeId } of cluster.nodes) {
+      expect(await cluster.get(nodeId, 'all')).toBe('200 stopped');
+    }
+  });
+
+  it('exits with 1 when its directory is in use', async () => {
+    await expectFailure({ ...cluster.node(1).options, raftPort: 0, httpPort: 0 }, 'STORAGE_LOCKED');
+  });
+
+  it('exits with 1 when its directory belongs to another node', async () => {
+    const { options } = await cluster.follower();
+    await cluster.node(options.nodeId).end('SIGTERM');
+    const nodeId = (options.nodeId % 3) + 1;
+    const wrong = { ...options, nodeId, raftPort: 0, httpPort: 0 };
+    await expectFailure(wrong, 'STORAGE_MISMATCH');
+    cluster.node(options.nodeId).start();
+    await cluster.leader();
+  });
+
+  it('exits with 1 when its HTTP port is taken', async () => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await once(taken, 'listening');
+    const { port } = taken.address() as { port: number };
+    const { options } = await cluster.follower();
+    await cluster.node(options.nodeId).end('SIGTERM');
+    const failing = new TestNode({ ...options, httpPort: port });
+    failing.start();
+    expect(await failing.exit()).toBe(1);
+    expect(failing.logged('server.failed')[0]?.msg).toMatch(/EADDRINUSE/);
+    taken.close();
+    cluster.node(options.nodeId).start();
+    await cluster.leader();
+  });
+});
+
+async function expectFailure(options: TestNode['options'], code: string): Promise<void> {
+  const node = new TestNode(options);
+  node.start();
+  expect(await node.exit()).toBe(1);
+  expect(node.logged('server.failed')).toMatchObject([{ level: 'fatal', code: `KEELSON_${code}` }]);
+}
