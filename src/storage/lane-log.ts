@@ -8,38 +8,27 @@
  * completion the writers that it woke get a turn before the next batch is closed.
  */
 import { invariant } from '../base/assert.js';
-import { KeelsonError } from '../base/errors.js';
+import type { KeelsonError } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type { IoId, LogIndex } from '../engine/types.js';
-import { writeHardState } from '../wasm/batch-codec.js';
-import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
-import { BLOCK, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import type { EntryRing, RingBatch } from './entry-ring.js';
-import { batchFlags } from './entry-ring.js';
+import { BatchComposer, type BatchLimits } from './batch-composer.js';
+import type { EntryRing } from './entry-ring.js';
 import type { GroupLog, LaneBatch } from './group-log.js';
 import { isHigherVote } from './hard-state.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
-import { dropBefore, listBlocks, Staging } from './staging.js';
 import type { StorageExecutor } from './storage-executor.js';
 
-const RECORD_BYTES: number = BLOCK.bytes + ITEM.bytes;
-/** A stage never takes the last free control slots: votes and truncations do. */
-const KEPT_CONTROL_SLOTS = 2;
 /**
  * A batch of that many entries goes to the disk at once when more come in the same turn: the lane
  * writes while this thread still encodes, and from then on the two work in alternation.
  */
 const EAGER_BATCH_ENTRIES = 512;
 
-export interface LaneLimits {
-  readonly maxBatchBytes: number;
-  readonly maxBatchEntries: number;
+export interface LaneLimits extends BatchLimits {
   readonly maxQueuedBatches: number;
   readonly lingerMicros: number;
-  /** The most that one `stage` or `receive` takes, bytes of blocks. */
-  readonly maxStageBytes: number;
 }
 
 export interface LaneLogEvents {
@@ -54,22 +43,16 @@ export class LaneLog {
   flushes = 0;
   flushedEntries = 0;
   flushedBytes = 0;
-  private readonly heap: SharedHeap;
-  private readonly codec: BlockCodec;
+  private readonly composer: BatchComposer;
   private readonly ring: EntryRing;
   private readonly executor: StorageExecutor;
   private readonly scheduler: Scheduler;
   private readonly limits: LaneLimits;
   private readonly events: LaneLogEvents;
-  private open: LaneBatch | undefined;
-  /** Closed, waiting for the lane's thread. */
-  private readonly pending: LaneBatch[] = [];
   /** Handed to the lane's thread, oldest first. */
   private readonly underWay: LaneBatch[] = [];
-  private staging: Staging | undefined;
   private submitScheduled = false;
   private lingering = false;
-  private refusedBytes = 0;
   private idleWaiters: (() => void)[] = [];
   private failure: KeelsonError | undefined;
 
@@ -81,8 +64,7 @@ export class LaneLog {
     limits: LaneLimits,
     events: LaneLogEvents,
   ) {
-    this.heap = heap;
-    this.codec = new BlockCodec(heap);
+    this.composer = new BatchComposer(heap, ring, limits);
     this.ring = ring;
     this.executor = executor;
     this.scheduler = scheduler;
@@ -91,117 +73,31 @@ export class LaneLog {
   }
 
   get queuedBytes(): number {
-    let bytes = this.open?.ring.blocksLength ?? 0;
-    for (const batch of this.pending) bytes += batch.ring.totalLength;
+    let { bytes } = this.composer;
     for (const batch of this.underWay) bytes += batch.ring.totalLength;
     return bytes;
   }
 
-  stage(group: GroupLog, entries: EntriesToStage): Staging {
-    const { firstIndex, term, time, kind, payloads, count } = entries;
-    invariant(count > 0, 'something is staged');
-    const bytes = blockBytes(payloads, count);
-    const pointer = this.placeStaging(group, bytes, count);
-    this.codec.encodeBlock(pointer, bytes, { group: group.id, ...entries });
-    const memberships =
-      kind === ENTRY_KIND.membership
-        ? Array.from({ length: count }, (_, at) => ({
-            index: firstIndex + at,
-            payload: Uint8Array.from(payloads[at]!),
-          }))
-        : [];
-    return this.keepStaging(group, {
-      firstIndex,
-      lastIndex: firstIndex + count - 1,
-      termRuns: [{ firstIndex, term }],
-      memberships,
-      bytes,
-      lastTime: time,
-    });
+  stage(group: GroupLog, entries: EntriesToStage): StagedEntries {
+    this.makeRoom();
+    return this.composer.stage(group, entries);
   }
 
-  receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): Staging {
-    let bytes = 0;
-    for (const part of parts) bytes += part.length;
-    const pointer = this.placeStaging(group, bytes, 0);
-    let at = pointer;
-    for (const part of parts) {
-      this.heap.bytes.set(part, at);
-      at += part.length;
-    }
-    const verified = this.codec.verifyBlocks(pointer, bytes, group.id, firstIndex);
-    return this.keepStaging(group, {
-      firstIndex,
-      lastIndex: verified.lastIndex,
-      termRuns: verified.termRuns,
-      memberships: verified.memberships.map((place) => ({
-        index: place.index,
-        payload: new Uint8Array(this.heap.slice(place.pointer, place.length)),
-      })),
-      bytes,
-      lastTime: verified.lastTime,
-    });
+  receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
+    this.makeRoom();
+    return this.composer.receive(group, firstIndex, parts);
   }
 
   append(group: GroupLog, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
-    const staging = staged as Staging;
-    invariant(
-      staging === this.staging || staging.parked !== undefined,
-      'what is appended was the last that the group staged',
-    );
-    if (staging.parked !== undefined) this.unpark(group, staging);
-    this.staging = undefined;
-    const batch = this.open!;
-    const { ring } = batch;
-    const length =
-      firstIndex > staging.firstIndex
-        ? dropBefore(this.heap, ring.end, staging.bytes, firstIndex)
-        : staging.bytes;
-    group.truncateAfter(firstIndex - 1);
-    const start = ring.end;
-    for (const block of listBlocks(this.heap.view, start, length)) {
-      const cached = {
-        batch: ring,
-        pointer: start + block.offset,
-        length: block.length,
-        items: block.items,
-        firstIndex: block.firstIndex,
-        lastIndex: block.firstIndex + block.items - 1,
-        evicted: false,
-      };
-      group.addBlock(cached);
-      ring.cached.push(cached);
-      ring.blocks++;
-      ring.items += block.items;
-      batch.entries += block.items;
-    }
-    ring.blocksLength += length;
-    addAppend(batch, group, start, length, firstIndex);
-    this.touch(batch, group, io);
+    this.touch(this.composer.append(group, staged, firstIndex), group, io);
   }
 
   saveVote(group: GroupLog, io: IoId): void {
-    this.touch(this.controlBatch(group, 0), group, io);
+    this.touch(this.composer.controlBatch(group, 0), group, io);
   }
 
   truncateAfter(group: GroupLog, lastIndex: LogIndex, io: IoId): void {
-    const batch = this.controlBatch(group, RECORD_BYTES);
-    const { ring } = batch;
-    group.truncateAfter(lastIndex);
-    this.heap.view.setUint32(ring.end + BLOCK.bytes + ITEM.offset.length, 0, true);
-    this.codec.completeBlock(ring.end, RECORD_BYTES, {
-      group: group.id,
-      count: 1,
-      firstIndex: lastIndex,
-      term: io.vote.term,
-      time: 0,
-      kind: ENTRY_KIND.truncateAfter,
-    });
-    ring.blocks++;
-    ring.items++;
-    ring.blocksLength += RECORD_BYTES;
-    batch.operations.push({ type: 'truncate', group, lastIndex });
-    this.touch(batch, group, io);
+    this.touch(this.composer.truncateAfter(group, lastIndex, io.vote.term), group, io);
   }
 
   advanceIo(group: GroupLog, io: IoId): void {
@@ -222,9 +118,10 @@ export class LaneLog {
 
   /** A pin was given up: there may be room again. */
   unpinned(): void {
-    if (this.refusedBytes === 0 || this.failure !== undefined) return;
-    if (!this.ring.hasRoom(this.refusedBytes)) return;
-    this.refusedBytes = 0;
+    const { composer } = this;
+    if (composer.refusedBytes === 0 || this.failure !== undefined) return;
+    if (!this.ring.hasRoom(composer.refusedBytes)) return;
+    composer.refusedBytes = 0;
     this.scheduler.enqueue(() => this.events.writable());
   }
 
@@ -263,11 +160,7 @@ export class LaneLog {
   async shutDown(groups: Iterable<GroupLog>): Promise<void> {
     await this.idle();
     if (this.failure !== undefined) return;
-    this.staging = undefined;
-    const all = [...groups];
-    if (all.length > 0 || this.open === undefined) this.openControl(0, Math.max(all.length, 1));
-    for (const group of all) this.open!.touched.add(group);
-    this.closeOpen(true);
+    this.composer.closeForShutdown([...groups]);
     this.submit();
     await this.idle();
   }
@@ -284,7 +177,7 @@ export class LaneLog {
   }
 
   private wakeIdleWaiters(): void {
-    const busy = this.underWay.length > 0 || this.pending.length > 0 || hasContent(this.open);
+    const busy = this.underWay.length > 0 || this.composer.hasClosed() || this.composer.hasOpen();
     if (busy && this.failure === undefined) return;
     const waiters = this.idleWaiters;
     this.idleWaiters = [];
@@ -302,97 +195,10 @@ export class LaneLog {
     }
   }
 
-  /** Room behind the open batch for a block of `bytes`; what the group had staged there is gone. */
-  private placeStaging(group: GroupLog, bytes: number, entries: number): number {
-    if (this.staging !== undefined && this.staging.group !== group.id) this.park();
-    if (
-      (this.open?.ring.items ?? 0) >= EAGER_BATCH_ENTRIES &&
-      this.pending.length === 0 &&
-      this.underWay.length < this.limits.maxQueuedBatches
-    ) {
-      this.submit();
-    }
-    this.staging = undefined;
-    if (bytes > this.limits.maxStageBytes) {
-      throw new KeelsonError(
-        'KEELSON_OVERLOADED',
-        `${bytes} bytes of entries in one call never fit; this store takes up to ` +
-          `${this.limits.maxStageBytes}. Send less at a time, or raise ringBytes and segmentBytes.`,
-        { details: { bytes, maxStageBytes: this.limits.maxStageBytes } },
-      );
-    }
-    const { open } = this;
-    if (open !== undefined) {
-      const { ring } = open;
-      if (ring.controlSlot) {
-        if (this.ring.freeControlSlots <= KEPT_CONTROL_SLOTS) throw this.overloaded(bytes);
-        this.closeOpen(false);
-      } else {
-        const full =
-          ring.blocks > 0 &&
-          (ring.blocksLength + bytes > this.limits.maxBatchBytes ||
-            ring.items + entries > this.limits.maxBatchEntries);
-        const fits =
-          !full && this.ring.extend(ring.blocksLength + bytes, hardStatesWith(open, group));
-        if (!fits) this.closeOpen(false);
-      }
-    }
-    if (this.open === undefined) {
-      if (!this.ring.openNext(bytes, 1)) throw this.overloaded(bytes);
-      this.open = newBatch(this.ring.openBatch!);
-    }
-    return this.open.ring.end;
-  }
-
-  private overloaded(bytes: number): KeelsonError {
-    this.refusedBytes = Math.max(this.refusedBytes, bytes);
-    // What waits may be all that is needed to make room.
-    this.scheduleSubmit();
-    return new KeelsonError(
-      'KEELSON_OVERLOADED',
-      'The memory of the log is full of entries that are not yet durable or still being sent. ' +
-        'Try again after `writable`.',
-      { details: { bytes, ringBytes: this.ring.ringBytes } },
-    );
-  }
-
-  private keepStaging(group: GroupLog, entries: StagedEntries): Staging {
-    this.staging = new Staging(group.id, entries);
-    return this.staging;
-  }
-
-  /** Takes the staged bytes out of the way. */
-  private park(): void {
-    const { staging } = this;
-    if (staging === undefined) return;
-    this.staging = undefined;
-    staging.parked = new Uint8Array(this.heap.slice(this.open!.ring.end, staging.bytes));
-  }
-
-  private unpark(group: GroupLog, staging: Staging): void {
-    const { parked } = staging;
-    invariant(parked !== undefined, 'only parked entries come back');
-    const pointer = this.placeStaging(group, parked.length, 0);
-    this.heap.bytes.set(parked, pointer);
-    staging.parked = undefined;
-  }
-
-  /** The open batch, with room for a hard state of the group and a record; never refused. */
-  private controlBatch(group: GroupLog, recordBytes: number): LaneBatch {
-    if (recordBytes > 0) this.park();
-    const { open } = this;
-    if (open !== undefined) {
-      const blocks = open.ring.blocksLength + recordBytes;
-      if (this.ring.extend(blocks, hardStatesWith(open, group))) return open;
-    }
-    return this.openControl(recordBytes, 1);
-  }
-
-  private openControl(recordBytes: number, hardStates: number): LaneBatch {
-    if (this.open !== undefined) this.closeOpen(false);
-    if (!this.ring.openNext(recordBytes, hardStates)) this.ring.openControlSlot();
-    this.open = newBatch(this.ring.openBatch!);
-    return this.open;
+  private makeRoom(): void {
+    const { composer, underWay, limits } = this;
+    const eager = composer.openEntries >= EAGER_BATCH_ENTRIES && !composer.hasClosed();
+    if (eager && underWay.length < limits.maxQueuedBatches) this.submit();
   }
 
   private touch(batch: LaneBatch, group: GroupLog, io: IoId): void {
@@ -420,7 +226,7 @@ export class LaneLog {
    * write comes through the run queue: two turns of the microtask queue let them in.
    */
   private submitAfterWokenWriters(): void {
-    if (this.pending.length === 0 && !hasContent(this.open)) return;
+    if (!this.composer.hasClosed() && !this.composer.hasOpen()) return;
     Promise.resolve()
       .then(() => {})
       .then(() => this.scheduleSubmit());
@@ -428,12 +234,13 @@ export class LaneLog {
 
   private submit(): void {
     if (this.failure !== undefined) return;
+    const { composer } = this;
     while (this.underWay.length < this.limits.maxQueuedBatches) {
-      if (this.pending.length === 0) {
-        if (!hasContent(this.open) || this.lingers()) return;
-        this.closeOpen(false);
+      if (!composer.hasClosed()) {
+        if (!composer.hasOpen() || this.lingers()) return;
+        composer.close();
       }
-      const batch = this.pending.shift()!;
+      const batch = composer.take();
       this.underWay.push(batch);
       this.executor.submit(batch.ring.sealCommand(batch.hardStates, batch.flags));
     }
@@ -453,82 +260,10 @@ export class LaneLog {
         this.lingering = false;
         if (this.failure !== undefined || this.underWay.length >= this.limits.maxQueuedBatches)
           return;
-        if (hasContent(this.open)) this.closeOpen(false);
+        if (this.composer.hasOpen()) this.composer.close();
         this.submit();
       });
     }
     return true;
   }
-
-  /** Completes the open batch with its hard states; from here on it only waits to be sealed. */
-  private closeOpen(cleanShutdown: boolean): void {
-    const batch = this.open;
-    invariant(batch !== undefined, 'a batch is open');
-    this.park();
-    this.open = undefined;
-    if (!hasContent(batch) && !cleanShutdown) {
-      this.ring.abandonOpen();
-      return;
-    }
-    const { ring } = batch;
-    let pointer = ring.end;
-    for (const group of batch.touched) {
-      writeHardState(this.heap.view, pointer, {
-        group: group.id,
-        term: group.vote.term,
-        votedFor: group.vote.nodeId,
-        voteCommitted: group.vote.committed,
-        committed: Math.min(group.committed, group.lastIndex),
-      });
-      pointer += HARD_STATE.bytes;
-    }
-    batch.hardStates = batch.touched.size;
-    batch.flags = batchFlags(batch.voteChanged, cleanShutdown);
-    this.ring.close(batch.hardStates, batch.flags);
-    this.pending.push(batch);
-  }
-}
-
-function newBatch(ring: RingBatch): LaneBatch {
-  return {
-    ring,
-    operations: [],
-    touched: new Set(),
-    ios: new Map(),
-    voteChanged: false,
-    entries: 0,
-    hardStates: 0,
-    flags: 0,
-    completed: false,
-  };
-}
-
-function hasContent(batch: LaneBatch | undefined): boolean {
-  return batch !== undefined && batch.touched.size > 0;
-}
-
-function hardStatesWith(batch: LaneBatch, group: GroupLog): number {
-  return batch.touched.size + (batch.touched.has(group) ? 0 : 1);
-}
-
-/** Consecutive blocks of consecutive entries of one group are one operation. */
-function addAppend(
-  batch: LaneBatch,
-  group: GroupLog,
-  pointer: number,
-  length: number,
-  firstIndex: LogIndex,
-): void {
-  const last = batch.operations[batch.operations.length - 1];
-  if (
-    last?.type === 'append' &&
-    last.group === group &&
-    last.pointer + last.length === pointer &&
-    last.lastIndex + 1 === firstIndex
-  ) {
-    last.length += length;
-    last.lastIndex = group.lastIndex;
-    return;
-  }
-  batch.operations.push({ type: 'append', group, pointer, length, lastIndex: group.lastIndex });
 }

@@ -103,7 +103,9 @@ export class PiscinaExecutor implements StorageExecutor {
           // What was durable before the failure is still reported.
           this.drain();
           this.events = undefined;
-          if (this.started !== undefined) reject(error);
+          const starting = this.started !== undefined;
+          this.started = undefined;
+          if (starting) reject(error);
           else events.failed(error);
         },
       );

@@ -1,0 +1,341 @@
+/**
+ * Fills batches: stages entries behind the open batch, appends them, adds records and hard states, and
+ * closes a batch when it is full or wanted. Which batch is on its way is not known here.
+ */
+import { invariant } from '../base/assert.js';
+import { KeelsonError } from '../base/errors.js';
+import type { LogIndex, Term } from '../engine/types.js';
+import { writeHardState } from '../wasm/batch-codec.js';
+import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
+import { BLOCK, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { EntryRing, RingBatch } from './entry-ring.js';
+import { batchFlags } from './entry-ring.js';
+import type { GroupLog, LaneBatch } from './group-log.js';
+import type { EntriesToStage, StagedEntries } from './log-store.js';
+import { dropBefore, listBlocks, Staging } from './staging.js';
+
+const RECORD_BYTES: number = BLOCK.bytes + ITEM.bytes;
+/** A stage never takes the last free control slots: votes and truncations do. */
+const KEPT_CONTROL_SLOTS = 2;
+
+export interface BatchLimits {
+  readonly maxBatchBytes: number;
+  readonly maxBatchEntries: number;
+  /** The most that one `stage` or `receive` takes, bytes of blocks. */
+  readonly maxStageBytes: number;
+}
+
+export class BatchComposer {
+  /** Bytes of the largest stage that was refused; 0 when none was since there was room. */
+  refusedBytes = 0;
+  private readonly heap: SharedHeap;
+  private readonly codec: BlockCodec;
+  private readonly ring: EntryRing;
+  private readonly limits: BatchLimits;
+  private open: LaneBatch | undefined;
+  private readonly closed: LaneBatch[] = [];
+  private staging: Staging | undefined;
+
+  constructor(heap: SharedHeap, ring: EntryRing, limits: BatchLimits) {
+    this.heap = heap;
+    this.codec = new BlockCodec(heap);
+    this.ring = ring;
+    this.limits = limits;
+  }
+
+  /** Bytes in batches that were not taken yet. */
+  get bytes(): number {
+    let bytes = this.open?.ring.blocksLength ?? 0;
+    for (const batch of this.closed) bytes += batch.ring.totalLength;
+    return bytes;
+  }
+
+  get openEntries(): number {
+    return this.open?.entries ?? 0;
+  }
+
+  hasClosed(): boolean {
+    return this.closed.length > 0;
+  }
+
+  /** The open batch holds something to be written. */
+  hasOpen(): boolean {
+    return hasContent(this.open);
+  }
+
+  /** The oldest closed batch. */
+  take(): LaneBatch {
+    const batch = this.closed.shift();
+    invariant(batch !== undefined, 'a batch is closed before it is taken');
+    return batch;
+  }
+
+  /** Closes a batch that only says that these groups were closed in order. */
+  closeForShutdown(groups: readonly GroupLog[]): void {
+    const batch = this.openControl(0, Math.max(groups.length, 1));
+    for (const group of groups) batch.touched.add(group);
+    this.close(true);
+  }
+
+  stage(group: GroupLog, entries: EntriesToStage): Staging {
+    const { firstIndex, term, time, kind, payloads, count } = entries;
+    invariant(count > 0, 'something is staged');
+    const bytes = blockBytes(payloads, count);
+    const pointer = this.placeStaging(group, bytes, count);
+    this.codec.encodeBlock(pointer, bytes, { group: group.id, ...entries });
+    const memberships =
+      kind === ENTRY_KIND.membership
+        ? Array.from({ length: count }, (_, at) => ({
+            index: firstIndex + at,
+            payload: Uint8Array.from(payloads[at]!),
+          }))
+        : [];
+    return this.keepStaging(group, {
+      firstIndex,
+      lastIndex: firstIndex + count - 1,
+      termRuns: [{ firstIndex, term }],
+      memberships,
+      bytes,
+      lastTime: time,
+    });
+  }
+
+  receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): Staging {
+    let bytes = 0;
+    for (const part of parts) bytes += part.length;
+    const pointer = this.placeStaging(group, bytes, 0);
+    let at = pointer;
+    for (const part of parts) {
+      this.heap.bytes.set(part, at);
+      at += part.length;
+    }
+    const verified = this.codec.verifyBlocks(pointer, bytes, group.id, firstIndex);
+    return this.keepStaging(group, {
+      firstIndex,
+      lastIndex: verified.lastIndex,
+      termRuns: verified.termRuns,
+      memberships: verified.memberships.map((place) => ({
+        index: place.index,
+        payload: new Uint8Array(this.heap.slice(place.pointer, place.length)),
+      })),
+      bytes,
+      lastTime: verified.lastTime,
+    });
+  }
+
+  /** Puts staged entries into the open batch, from `firstIndex` on. */
+  append(group: GroupLog, staged: StagedEntries, firstIndex: LogIndex): LaneBatch {
+    const staging = staged as Staging;
+    invariant(
+      staging === this.staging || staging.parked !== undefined,
+      'what is appended was the last that the group staged',
+    );
+    if (staging.parked !== undefined) this.unpark(group, staging);
+    this.staging = undefined;
+    const batch = this.open!;
+    const { ring } = batch;
+    const length =
+      firstIndex > staging.firstIndex
+        ? dropBefore(this.heap, ring.end, staging.bytes, firstIndex)
+        : staging.bytes;
+    group.truncateAfter(firstIndex - 1);
+    const start = ring.end;
+    for (const block of listBlocks(this.heap.view, start, length)) {
+      const cached = {
+        batch: ring,
+        pointer: start + block.offset,
+        length: block.length,
+        items: block.items,
+        firstIndex: block.firstIndex,
+        lastIndex: block.firstIndex + block.items - 1,
+        evicted: false,
+      };
+      group.addBlock(cached);
+      ring.cached.push(cached);
+      ring.blocks++;
+      ring.items += block.items;
+      batch.entries += block.items;
+    }
+    ring.blocksLength += length;
+    addAppend(batch, group, start, length, firstIndex);
+    return batch;
+  }
+
+  /** Puts a record into the open batch that the log of the group ends at `lastIndex`. */
+  truncateAfter(group: GroupLog, lastIndex: LogIndex, term: Term): LaneBatch {
+    const batch = this.controlBatch(group, RECORD_BYTES);
+    const { ring } = batch;
+    group.truncateAfter(lastIndex);
+    this.heap.view.setUint32(ring.end + BLOCK.bytes + ITEM.offset.length, 0, true);
+    this.codec.completeBlock(ring.end, RECORD_BYTES, {
+      group: group.id,
+      count: 1,
+      firstIndex: lastIndex,
+      term,
+      time: 0,
+      kind: ENTRY_KIND.truncateAfter,
+    });
+    ring.blocks++;
+    ring.items++;
+    ring.blocksLength += RECORD_BYTES;
+    batch.operations.push({ type: 'truncate', group, lastIndex });
+    return batch;
+  }
+
+  /** Room behind the open batch for a block of `bytes`; what the group had staged there is gone. */
+  private placeStaging(group: GroupLog, bytes: number, entries: number): number {
+    if (this.staging !== undefined && this.staging.group !== group.id) this.park();
+    this.staging = undefined;
+    if (bytes > this.limits.maxStageBytes) {
+      throw new KeelsonError(
+        'KEELSON_OVERLOADED',
+        `${bytes} bytes of entries in one call never fit; this store takes up to ` +
+          `${this.limits.maxStageBytes}. Send less at a time, or raise ringBytes and segmentBytes.`,
+        { details: { bytes, maxStageBytes: this.limits.maxStageBytes } },
+      );
+    }
+    const { open } = this;
+    if (open !== undefined) {
+      const { ring } = open;
+      if (ring.controlSlot) {
+        if (this.ring.freeControlSlots <= KEPT_CONTROL_SLOTS) throw this.overloaded(bytes);
+        this.close();
+      } else {
+        const full =
+          ring.blocks > 0 &&
+          (ring.blocksLength + bytes > this.limits.maxBatchBytes ||
+            ring.items + entries > this.limits.maxBatchEntries);
+        const fits =
+          !full && this.ring.extend(ring.blocksLength + bytes, hardStatesWith(open, group));
+        if (!fits) this.close();
+      }
+    }
+    if (this.open === undefined) {
+      if (!this.ring.openNext(bytes, 1)) throw this.overloaded(bytes);
+      this.open = newBatch(this.ring.openBatch!);
+    }
+    return this.open.ring.end;
+  }
+
+  private overloaded(bytes: number): KeelsonError {
+    this.refusedBytes = Math.max(this.refusedBytes, bytes);
+    return new KeelsonError(
+      'KEELSON_OVERLOADED',
+      'The memory of the log is full of entries that are not yet durable or still being sent. ' +
+        'Try again after `writable`.',
+      { details: { bytes, ringBytes: this.ring.ringBytes } },
+    );
+  }
+
+  private keepStaging(group: GroupLog, entries: StagedEntries): Staging {
+    this.staging = new Staging(group.id, entries);
+    return this.staging;
+  }
+
+  /** Takes the staged bytes out of the way. */
+  private park(): void {
+    const { staging } = this;
+    if (staging === undefined) return;
+    this.staging = undefined;
+    staging.parked = new Uint8Array(this.heap.slice(this.open!.ring.end, staging.bytes));
+  }
+
+  private unpark(group: GroupLog, staging: Staging): void {
+    const { parked } = staging;
+    invariant(parked !== undefined, 'only parked entries come back');
+    const pointer = this.placeStaging(group, parked.length, 0);
+    this.heap.bytes.set(parked, pointer);
+    staging.parked = undefined;
+  }
+
+  /** The open batch, with room for a hard state of the group and a record; never refused. */
+  controlBatch(group: GroupLog, recordBytes: number): LaneBatch {
+    if (recordBytes > 0) this.park();
+    const { open } = this;
+    if (open !== undefined) {
+      const blocks = open.ring.blocksLength + recordBytes;
+      if (this.ring.extend(blocks, hardStatesWith(open, group))) return open;
+    }
+    return this.openControl(recordBytes, 1);
+  }
+
+  private openControl(recordBytes: number, hardStates: number): LaneBatch {
+    if (this.open !== undefined) this.close();
+    if (!this.ring.openNext(recordBytes, hardStates)) this.ring.openControlSlot();
+    this.open = newBatch(this.ring.openBatch!);
+    return this.open;
+  }
+
+  /** Completes the open batch with its hard states; from here on it only waits to be sealed. */
+  close(cleanShutdown = false): void {
+    const batch = this.open;
+    invariant(batch !== undefined, 'a batch is open');
+    this.park();
+    this.open = undefined;
+    if (!hasContent(batch) && !cleanShutdown) {
+      this.ring.abandonOpen();
+      return;
+    }
+    const { ring } = batch;
+    let pointer = ring.end;
+    for (const group of batch.touched) {
+      writeHardState(this.heap.view, pointer, {
+        group: group.id,
+        term: group.vote.term,
+        votedFor: group.vote.nodeId,
+        voteCommitted: group.vote.committed,
+        committed: Math.min(group.committed, group.lastIndex),
+      });
+      pointer += HARD_STATE.bytes;
+    }
+    batch.hardStates = batch.touched.size;
+    batch.flags = batchFlags(batch.voteChanged, cleanShutdown);
+    this.ring.close(batch.hardStates, batch.flags);
+    this.closed.push(batch);
+  }
+}
+
+function newBatch(ring: RingBatch): LaneBatch {
+  return {
+    ring,
+    operations: [],
+    touched: new Set(),
+    ios: new Map(),
+    voteChanged: false,
+    entries: 0,
+    hardStates: 0,
+    flags: 0,
+    completed: false,
+  };
+}
+
+function hasContent(batch: LaneBatch | undefined): boolean {
+  return batch !== undefined && batch.touched.size > 0;
+}
+
+function hardStatesWith(batch: LaneBatch, group: GroupLog): number {
+  return batch.touched.size + (batch.touched.has(group) ? 0 : 1);
+}
+
+/** Consecutive blocks of consecutive entries of one group are one operation. */
+function addAppend(
+  batch: LaneBatch,
+  group: GroupLog,
+  pointer: number,
+  length: number,
+  firstIndex: LogIndex,
+): void {
+  const last = batch.operations[batch.operations.length - 1];
+  if (
+    last?.type === 'append' &&
+    last.group === group &&
+    last.pointer + last.length === pointer &&
+    last.lastIndex + 1 === firstIndex
+  ) {
+    last.length += length;
+    last.lastIndex = group.lastIndex;
+    return;
+  }
+  batch.operations.push({ type: 'append', group, pointer, length, lastIndex: group.lastIndex });
+}
