@@ -75,9 +75,8 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     if (options === undefined && runtime.engine.role === 'leader') {
       // The hot path: nothing but the promise is made for a write.
       try {
-        const deadlineMs = this.host.scheduler.now() + this.callTimeoutMs;
         const payload = this.host.machine.encode(command);
-        return runtime.propose(payload, deadlineMs) as Promise<WriteResult<Response>>;
+        return runtime.propose(payload, this.callTimeoutMs) as Promise<WriteResult<Response>>;
       } catch (error) {
         return Promise.reject(notEncodable(error));
       }
@@ -100,7 +99,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
       }),
       () =>
         this.runtime.abortable(
-          this.runtime.propose(payload, scope.deadlineMs) as Promise<WriteResult<unknown>>,
+          this.runtime.propose(payload, scope.remainingMs()) as Promise<WriteResult<unknown>>,
           scope,
         ),
     );
@@ -121,7 +120,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     }
     const scope = this.scope(options);
     const payloads = commands.map((command) => this.encode(command));
-    const results = this.runtime.proposeMany(payloads, scope.deadlineMs);
+    const results = this.runtime.proposeMany(payloads, scope.remainingMs());
     return this.runtime.abortable(results as Promise<WriteResult<Response>[]>, scope);
   }
 

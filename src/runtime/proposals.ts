@@ -15,15 +15,12 @@ import type { KeelsonError } from '../base/errors.js';
  * slots leave at the head (applied) or at the end of the appended part (overwritten).
  */
 
-type Resolve = (value: unknown) => void;
-type Reject = (error: unknown) => void;
+export type Resolve = (value: unknown) => void;
 
 let capturedResolve: Resolve;
-let capturedReject: Reject;
-/** One executor for all promises: no closure per write. */
-const capture = (resolve: Resolve, reject: Reject): void => {
+/** One executor for all promises: no closure per write. Rejecting is resolving with a rejection. */
+const capture = (resolve: Resolve): void => {
   capturedResolve = resolve;
-  capturedReject = reject;
 };
 
 export interface ProposalLimits {
@@ -43,17 +40,23 @@ export interface ProposalChunk {
   readonly count: number;
 }
 
+/** Slots are used again; a promise's resolver is its own for ever. */
+export interface ProposalTicket {
+  readonly slot: number;
+  readonly resolve: Resolve | undefined;
+}
+
 export class Proposals {
   private readonly limits: ProposalLimits;
   private readonly mask: number;
   private readonly resolves: (Resolve | undefined)[];
-  private readonly rejects: (Reject | undefined)[];
   /** Results of a `writeMany` so far; undefined for a single write. */
   private readonly results: (WriteResult<unknown>[] | undefined)[];
   private readonly counts: Int32Array;
-  private readonly bytes: Float64Array;
+  private readonly bytes: Int32Array;
   private readonly firstIndexes: Float64Array;
   private readonly terms: Float64Array;
+  /** Time limit in ms until it is appended, point in monotonic time from then on. */
   private readonly deadlines: Float64Array;
   private head = 0;
   private appended = 0;
@@ -72,10 +75,9 @@ export class Proposals {
     while (capacity < limits.maxPendingWrites) capacity *= 2;
     this.mask = capacity - 1;
     this.resolves = new Array(capacity).fill(undefined);
-    this.rejects = new Array(capacity).fill(undefined);
     this.results = new Array(capacity).fill(undefined);
     this.counts = new Int32Array(capacity);
-    this.bytes = new Float64Array(capacity);
+    this.bytes = new Int32Array(capacity);
     this.firstIndexes = new Float64Array(capacity);
     this.terms = new Float64Array(capacity);
     this.deadlines = new Float64Array(capacity);
@@ -103,40 +105,39 @@ export class Proposals {
   }
 
   /** Takes one write; the caller has checked `hasRoom`. */
-  add(payload: Uint8Array, deadlineMs: number): Promise<unknown> {
+  add(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
     this.payloads[this.payloadCount++] = payload;
-    return this.addSlot(1, payload.length, undefined, deadlineMs);
+    return this.addSlot(1, payload.length, undefined, timeoutMs);
   }
 
   /** Takes several writes that are answered together; the caller has checked `hasRoom`. */
-  addMany(payloads: readonly Uint8Array[], bytes: number, deadlineMs: number): Promise<unknown> {
+  addMany(payloads: readonly Uint8Array[], bytes: number, timeoutMs: number): Promise<unknown> {
     for (const payload of payloads) this.payloads[this.payloadCount++] = payload;
-    return this.addSlot(payloads.length, bytes, [], deadlineMs);
+    return this.addSlot(payloads.length, bytes, [], timeoutMs);
   }
 
-  /** Names the slot that was added last, for `cancel`. */
-  get lastTicket(): number {
-    return this.tail - 1;
+  /** Names the write that was added last, for `cancel`. */
+  lastTicket(): ProposalTicket {
+    const slot = (this.tail - 1) & this.mask;
+    return { slot, resolve: this.resolves[slot] };
   }
 
   private addSlot(
     count: number,
     bytes: number,
     results: WriteResult<unknown>[] | undefined,
-    deadlineMs: number,
+    timeoutMs: number,
   ): Promise<unknown> {
     const promise = new Promise<unknown>(capture);
     const slot = this.tail++ & this.mask;
     this.resolves[slot] = capturedResolve;
-    this.rejects[slot] = capturedReject;
     this.results[slot] = results;
     this.counts[slot] = count;
     this.bytes[slot] = bytes;
-    this.deadlines[slot] = deadlineMs;
+    this.deadlines[slot] = timeoutMs;
     this.entries += count;
     this.pendingBytes += bytes;
     this.payloadBytes += bytes;
-    if (deadlineMs < this.nextDeadlineMs) this.nextDeadlineMs = deadlineMs;
     return promise;
   }
 
@@ -162,16 +163,21 @@ export class Proposals {
   }
 
   /** The first `count` unappended entries now stand in the log from `firstIndex` on. */
-  appendedAs(count: number, firstIndex: number, term: number): void {
+  appendedAs(count: number, firstIndex: number, term: number, nowMs: number): void {
     const end = firstIndex + count;
     let bytes = 0;
+    let earliest = this.nextDeadlineMs;
     for (let index = firstIndex; index < end; ) {
       const slot = this.appended++ & this.mask;
       this.firstIndexes[slot] = index;
       this.terms[slot] = term;
+      const deadline = nowMs + this.deadlines[slot]!;
+      this.deadlines[slot] = deadline;
+      if (deadline < earliest) earliest = deadline;
       index += this.counts[slot]!;
       bytes += this.bytes[slot]!;
     }
+    this.nextDeadlineMs = earliest;
     this.dropPayloads(count, bytes);
   }
 
@@ -238,16 +244,16 @@ export class Proposals {
   }
 
   /** Gives up waiting for one slot; its entry may still commit. */
-  cancel(ticket: number, error: KeelsonError): void {
-    if (ticket < this.head || ticket >= this.tail) return;
-    this.forget(ticket & this.mask, error);
+  cancel(ticket: ProposalTicket, error: KeelsonError): void {
+    const { slot, resolve } = ticket;
+    if (resolve !== undefined && this.resolves[slot] === resolve) this.forget(slot, error);
   }
 
   /** Gives up waiting for all whose time is up. */
   expire(nowMs: number, makeError: () => KeelsonError): void {
     if (nowMs < this.nextDeadlineMs) return;
     let next = Number.POSITIVE_INFINITY;
-    for (let position = this.head; position !== this.tail; position++) {
+    for (let position = this.head; position !== this.appended; position++) {
       const slot = position & this.mask;
       if (this.resolves[slot] === undefined) continue;
       const deadline = this.deadlines[slot]!;
@@ -259,24 +265,30 @@ export class Proposals {
 
   /** The slot stays, so that order and accounting hold, but nobody waits for it any more. */
   private forget(slot: number, error: KeelsonError): void {
-    const reject = this.rejects[slot];
+    const resolve = this.resolves[slot];
     this.resolves[slot] = undefined;
-    this.rejects[slot] = undefined;
-    reject?.(error);
+    resolve?.(Promise.reject(error));
   }
 
   private rejectSlot(slot: number, error: KeelsonError): void {
-    const reject = this.rejects[slot];
+    const resolve = this.resolves[slot];
     this.release(slot);
-    reject?.(error);
+    resolve?.(Promise.reject(error));
   }
 
   private release(slot: number): void {
     this.entries -= this.counts[slot]!;
     this.pendingBytes -= this.bytes[slot]!;
     this.resolves[slot] = undefined;
-    this.rejects[slot] = undefined;
     this.results[slot] = undefined;
-    if (this.head === this.tail) this.nextDeadlineMs = Number.POSITIVE_INFINITY;
+    if (this.head === this.tail) this.startOver();
+  }
+
+  /** Empty: from the first slots again, which are still in the processor's cache. */
+  private startOver(): void {
+    this.head = 0;
+    this.appended = 0;
+    this.tail = 0;
+    this.nextDeadlineMs = Number.POSITIVE_INFINITY;
   }
 }

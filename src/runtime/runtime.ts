@@ -158,14 +158,14 @@ export class Runtime implements NetworkHandler, MachineEvents {
   // Client calls ---------------------------------------------------------------------------------
 
   /** Proposes one command on the leader; the caller has checked `canPropose`. */
-  propose(payload: Uint8Array, deadlineMs: number): Promise<unknown> {
+  propose(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
     const refusal = this.refusal(1, payload.length, payload.length);
     if (refusal !== undefined) return Promise.reject(refusal);
     this.scheduleAppend();
-    return this.proposals.add(payload, deadlineMs);
+    return this.proposals.add(payload, timeoutMs);
   }
 
-  proposeMany(payloads: readonly Uint8Array[], deadlineMs: number): Promise<unknown> {
+  proposeMany(payloads: readonly Uint8Array[], timeoutMs: number): Promise<unknown> {
     let bytes = 0;
     let largest = 0;
     for (const payload of payloads) {
@@ -175,12 +175,12 @@ export class Runtime implements NetworkHandler, MachineEvents {
     const refusal = this.refusal(payloads.length, bytes, largest);
     if (refusal !== undefined) return Promise.reject(refusal);
     this.scheduleAppend();
-    return this.proposals.addMany(payloads, bytes, deadlineMs);
+    return this.proposals.addMany(payloads, bytes, timeoutMs);
   }
 
   /** Lets go of the write that was proposed last when its signal fires. */
   abortable<T>(proposal: Promise<T>, scope: CallScope): Promise<T> {
-    const ticket = this.proposals.lastTicket;
+    const ticket = this.proposals.lastTicket();
     const { signal } = scope;
     if (signal === undefined) return proposal;
     const onAbort = (): void => this.proposals.cancel(ticket, scope.aborted('unknown'));
@@ -239,7 +239,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
         this.refuseProposals(this.notAccepted());
         return;
       }
-      this.proposals.appendedAs(count, firstIndex, term);
+      this.proposals.appendedAs(count, firstIndex, term, this.scheduler.now());
       this.staged = staged;
       this.run();
     }
@@ -400,7 +400,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
       if (this.engine.role !== 'leader') throw this.notLeader();
       // The bytes belong to the network's buffer, and are read again only at the end of this turn.
       const payload = request.payload.slice();
-      const result = (await this.propose(payload, scope.deadlineMs)) as {
+      const result = (await this.propose(payload, scope.remainingMs())) as {
         response: unknown;
         logId: { term: number; index: number };
       };

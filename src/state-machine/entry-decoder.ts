@@ -22,6 +22,7 @@ export interface DecodedEntries<Command> {
 
 const NO_GAPS: readonly number[] = [];
 const EMPTY = new Uint8Array(0);
+const NO_VIEW = new DataView(EMPTY.buffer);
 const TWO_TO_32 = 4_294_967_296;
 
 const ITEM_TERM = ITEM.offset.term;
@@ -40,9 +41,10 @@ export class EntryCursor<Command> {
   private part = 0;
   /** Offset in the part at which the next block starts. */
   private offset = 0;
-  // The block that is being walked: its bytes, the next item, the next payload and the items left.
-  private block: Uint8Array = EMPTY;
-  private view: DataView = new DataView(EMPTY.buffer);
+  // The block that is being walked: the next item, the next payload and the items left. Positions
+  // count from the start of the view.
+  private view: DataView = NO_VIEW;
+  private blockEnd = 0;
   private item = 0;
   private payload = 0;
   private itemsLeft = 0;
@@ -74,7 +76,7 @@ export class EntryCursor<Command> {
     let index = firstIndex;
     while (index <= lastIndex && bytes < maxBytes) {
       if (this.itemsLeft === 0) this.openBlock(index);
-      const { block, view } = this;
+      const { view, blockEnd } = this;
       const run = Math.min(this.itemsLeft, lastIndex - index + 1);
       let item = this.item;
       let payload = this.payload;
@@ -82,16 +84,19 @@ export class EntryCursor<Command> {
       for (; walked < run && bytes < maxBytes; walked++, index++, item += ITEM.bytes) {
         const length = view.getUint32(item + ITEM_LENGTH, true);
         const kind = view.getUint32(item + ITEM_KIND, true);
-        if (length > block.length - payload) throw malformed(index, 'a payload leaves its block');
+        if (length > blockEnd - payload) throw malformed(index, 'a payload leaves its block');
         const term = readU64(view, item + ITEM_TERM);
         this.term = term;
         if (kind === ENTRY_KIND.application) {
-          const payloadBytes = length === 0 ? EMPTY : block.subarray(payload, payload + length);
           this.nextIndex = index;
           entries.push({
             logId: { term, index },
             time: readU64(view, item + ITEM_TIME),
-            command: codec.decode(payloadBytes),
+            command: codec.decode(
+              length === 0
+                ? EMPTY
+                : new Uint8Array(view.buffer, payload, length),
+            ),
           });
         } else if (kind === ENTRY_KIND.blank || kind === ENTRY_KIND.membership) {
           if (gaps === NO_GAPS) gaps = [];
@@ -113,60 +118,53 @@ export class EntryCursor<Command> {
   /** Moves to the block that holds `index`, and in it to that item. */
   private openBlock(index: number): void {
     for (;;) {
-      const block = this.takeBlock(index);
-      const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
-      const items = view.getUint32(BLOCK.offset.items, true);
-      const firstIndex = readU64(view, BLOCK.offset.firstIndex);
+      const start = this.takeBlock(index);
+      const { view } = this;
+      const items = view.getUint32(start + BLOCK.offset.items, true);
+      const firstIndex = readU64(view, start + BLOCK.offset.firstIndex);
       if (firstIndex > index) throw malformed(index, `the next block starts at ${firstIndex}`);
       if (index >= firstIndex + items) continue;
       const skipped = index - firstIndex;
-      let payload = BLOCK.bytes + items * ITEM.bytes;
+      const table = start + BLOCK.bytes;
+      let payload = table + items * ITEM.bytes;
       for (let number = 0; number < skipped; number++) {
-        payload += view.getUint32(BLOCK.bytes + number * ITEM.bytes + ITEM_LENGTH, true);
+        payload += view.getUint32(table + number * ITEM.bytes + ITEM_LENGTH, true);
       }
-      this.block = block;
-      this.view = view;
-      this.item = BLOCK.bytes + skipped * ITEM.bytes;
+      this.item = table + skipped * ITEM.bytes;
       this.payload = payload;
       this.itemsLeft = items - skipped;
       return;
     }
   }
 
-  /** The bytes of the next block: a view, or a copy when the block is spread over several parts. */
-  private takeBlock(index: number): Uint8Array {
+  /** Sets view and end to the next block, which is copied only when it spreads over several parts. */
+  private takeBlock(index: number): number {
     while (this.part < this.parts.length && this.offset === this.parts[this.part]!.length) {
       this.part++;
       this.offset = 0;
     }
-    const header = this.peek(BLOCK.bytes, index);
-    const view = new DataView(header.buffer, header.byteOffset, BLOCK.bytes);
-    if (view.getUint32(BLOCK.offset.magic, true) !== BLOCK.magic) {
-      throw malformed(index, 'no block header where one must be');
-    }
-    const items = view.getUint32(BLOCK.offset.items, true);
-    const payloadLength = view.getUint32(BLOCK.offset.payloadLength, true);
-    const length = BLOCK.bytes + items * ITEM.bytes + payloadLength;
-    const block = this.peek(length, index);
-    let toSkip = length;
-    while (toSkip > 0) {
-      const left = this.parts[this.part]!.length - this.offset;
-      if (left > toSkip) {
-        this.offset += toSkip;
-        break;
+    const part = this.parts[this.part];
+    const left = part === undefined ? 0 : part.length - this.offset;
+    if (part !== undefined && left >= BLOCK.bytes) {
+      const start = part.byteOffset + this.offset;
+      this.view = viewOf(part.buffer);
+      const length = blockLength(this.view, start, index);
+      if (length <= left) {
+        this.offset += length;
+        this.blockEnd = start + length;
+        return start;
       }
-      toSkip -= left;
-      this.part++;
-      this.offset = 0;
     }
-    return block;
+    const header = this.join(BLOCK.bytes, index);
+    const length = blockLength(new DataView(header.buffer), 0, index);
+    this.view = new DataView(this.join(length, index).buffer);
+    this.blockEnd = length;
+    this.skip(length);
+    return 0;
   }
 
-  private peek(length: number, index: number): Uint8Array {
-    const part = this.parts[this.part];
-    if (part !== undefined && length <= part.length - this.offset) {
-      return part.subarray(this.offset, this.offset + length);
-    }
+  /** A copy of the next `length` bytes, from as many parts as it takes. */
+  private join(length: number, index: number): Uint8Array {
     let available = -this.offset;
     for (let number = this.part; number < this.parts.length; number++) {
       available += this.parts[number]!.length;
@@ -184,6 +182,42 @@ export class EntryCursor<Command> {
     }
     return joined;
   }
+
+  private skip(length: number): void {
+    for (let toSkip = length; toSkip > 0; ) {
+      const left = this.parts[this.part]!.length - this.offset;
+      if (left > toSkip) {
+        this.offset += toSkip;
+        return;
+      }
+      toSkip -= left;
+      this.part++;
+      this.offset = 0;
+    }
+  }
+}
+
+/** Bytes of the block at `start`, as its header says. */
+function blockLength(view: DataView, start: number, index: number): number {
+  if (view.getUint32(start + BLOCK.offset.magic, true) !== BLOCK.magic) {
+    throw malformed(index, 'no block header where one must be');
+  }
+  const items = view.getUint32(start + BLOCK.offset.items, true);
+  return (
+    BLOCK.bytes + items * ITEM.bytes + view.getUint32(start + BLOCK.offset.payloadLength, true)
+  );
+}
+
+/** The buffers read last: making a view costs more than reading a small block through it. */
+const recentViews: DataView[] = [];
+const RECENT_VIEWS = 4;
+
+function viewOf(buffer: ArrayBufferLike): DataView {
+  for (const view of recentViews) if (view.buffer === buffer) return view;
+  const view = new DataView(buffer);
+  recentViews.unshift(view);
+  if (recentViews.length > RECENT_VIEWS) recentViews.pop();
+  return view;
 }
 
 /** All entries `firstIndex … lastIndex` at once. */

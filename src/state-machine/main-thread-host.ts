@@ -36,6 +36,7 @@ export interface MainThreadHostOptions {
 }
 
 const FIRST_CALL_ENTRIES = 64;
+const UNTIMED_ENTRIES = 4;
 
 export class MainThreadHost implements MachineHost {
   private readonly machine: AnyStateMachine;
@@ -82,7 +83,9 @@ export class MainThreadHost implements MachineHost {
     lease.retain();
     const cursor = new EntryCursor(lease.parts, firstIndex, lastIndex, this.codec);
     this.queue.push({ lease, cursor, firstIndex, responses: undefined });
-    if (!this.busy) this.runSlice();
+    if (this.busy) return;
+    if (this.queue.length === 1 && lastIndex - firstIndex < UNTIMED_ENTRIES) this.runUntimed();
+    else this.runSlice();
   }
 
   query(query: unknown): Promise<unknown> {
@@ -113,6 +116,17 @@ export class MainThreadHost implements MachineHost {
     } catch (error) {
       throw queryFailed(error);
     }
+  }
+
+  /** A few entries for an idle host: reading the clock would cost as much as applying them. */
+  private runUntimed(): void {
+    this.busy = true;
+    try {
+      this.step(this.queue[0]!);
+    } finally {
+      this.busy = false;
+    }
+    if (this.queue.length > 0) this.runSlice();
   }
 
   private runSlice(): void {

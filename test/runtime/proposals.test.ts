@@ -23,7 +23,8 @@ function watch(promise: Promise<unknown>): { state: string; value?: unknown } {
   return seen;
 }
 
-const settle = (): Promise<void> => Promise.resolve();
+/** A rejection takes two steps more than an answer. */
+const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 describe('proposals', () => {
   it('answer each write with the response at its own index', async () => {
@@ -31,7 +32,7 @@ describe('proposals', () => {
     const first = watch(proposals.add(payload(), NEVER));
     const second = watch(proposals.add(payload(), NEVER));
     expect(proposals.nextChunk().count).toBe(2);
-    proposals.appendedAs(2, 7, 3);
+    proposals.appendedAs(2, 7, 3, 0);
     proposals.applied(5, 7, ['a', 'b', 'c']);
     await settle();
     expect(first).toEqual({
@@ -48,7 +49,7 @@ describe('proposals', () => {
   it('answer a writeMany once, even when it is applied in pieces', async () => {
     const proposals = new Proposals(limits);
     const many = watch(proposals.addMany([payload(), payload(), payload()], 3, NEVER));
-    proposals.appendedAs(3, 1, 1);
+    proposals.appendedAs(3, 1, 1, 0);
     proposals.applied(1, 2, ['a', 'b']);
     await settle();
     expect(many.state).toBe('pending');
@@ -64,7 +65,7 @@ describe('proposals', () => {
     watch(proposals.addMany([payload(), payload(), payload()], 3, NEVER));
     watch(proposals.add(payload(), NEVER));
     expect(proposals.nextChunk().count).toBe(4);
-    proposals.appendedAs(4, 1, 1);
+    proposals.appendedAs(4, 1, 1, 0);
     expect(proposals.nextChunk().count).toBe(1);
   });
 
@@ -80,7 +81,7 @@ describe('proposals', () => {
     const proposals = new Proposals(limits);
     for (let i = 0; i < 8; i++) watch(proposals.add(payload(), NEVER));
     expect(proposals.hasRoom(1, 0)).toBe(false);
-    proposals.appendedAs(4, 1, 1);
+    proposals.appendedAs(4, 1, 1, 0);
     proposals.applied(1, 4, []);
     expect(proposals.hasRoom(4, 96)).toBe(true);
     expect(proposals.hasRoom(4, 97)).toBe(false);
@@ -91,7 +92,7 @@ describe('proposals', () => {
     const proposals = new Proposals(limits);
     const kept = watch(proposals.add(payload(), NEVER));
     const overwritten = watch(proposals.add(payload(), NEVER));
-    proposals.appendedAs(2, 5, 1);
+    proposals.appendedAs(2, 5, 1, 0);
     proposals.truncatedAfter(5, lost);
     proposals.applied(5, 6, ['mine', 'of another leader']);
     await settle();
@@ -102,7 +103,7 @@ describe('proposals', () => {
   it('that have no place in the log yet are refused without a trace', async () => {
     const proposals = new Proposals(limits);
     const appended = watch(proposals.add(payload(), NEVER));
-    proposals.appendedAs(1, 1, 1);
+    proposals.appendedAs(1, 1, 1, 0);
     const waiting = watch(proposals.add(payload(), NEVER));
     proposals.refuseUnappended(refused);
     await settle();
@@ -116,7 +117,7 @@ describe('proposals', () => {
     const proposals = new Proposals(limits);
     const early = watch(proposals.add(payload(), 10));
     const late = watch(proposals.add(payload(), 20));
-    proposals.appendedAs(2, 1, 1);
+    proposals.appendedAs(2, 1, 1, 0);
     proposals.expire(10, () => lost);
     await settle();
     expect(early.state).toBe('rejected');
@@ -131,9 +132,9 @@ describe('proposals', () => {
   it('can be given up by ticket', async () => {
     const proposals = new Proposals(limits);
     const first = watch(proposals.add(payload(), NEVER));
-    const ticket = proposals.lastTicket;
+    const ticket = proposals.lastTicket();
     const second = watch(proposals.add(payload(), NEVER));
-    proposals.appendedAs(2, 1, 1);
+    proposals.appendedAs(2, 1, 1, 0);
     proposals.cancel(ticket, lost);
     proposals.applied(1, 2, ['a', 'b']);
     proposals.cancel(ticket, lost);
@@ -146,7 +147,7 @@ describe('proposals', () => {
     const proposals = new Proposals(limits);
     for (let index = 1; index <= 100; index++) {
       const write = watch(proposals.add(payload(), NEVER));
-      proposals.appendedAs(1, index, 1);
+      proposals.appendedAs(1, index, 1, 0);
       proposals.applied(index, index, [index]);
       await settle();
       expect(write.value).toMatchObject({ response: index });
