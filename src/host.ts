@@ -4,7 +4,7 @@ import type { Logger } from './base/logger.js';
 import type { Scheduler } from './base/scheduler.js';
 import type { Config } from './config/types.js';
 import { Engine } from './engine/engine.js';
-import type { Membership, NodeId, RecoveredLog } from './engine/types.js';
+import type { IoId, Membership, NodeId, RecoveredLog } from './engine/types.js';
 import type { Network, NodeIdentity } from './network/network.js';
 import type { CallScope } from './runtime/call-scope.js';
 import { Forwarder } from './runtime/forwarder.js';
@@ -264,8 +264,8 @@ class LateEvents implements LogStoreEvents, MachineEvents {
     if (this.failure !== undefined) runtime.failed(this.failure);
   }
 
-  flushed(...values: Parameters<LogStoreEvents['flushed']>): void {
-    this.runtime?.flushed(...values);
+  flushed(group: number, io: IoId): void {
+    this.runtime?.flushed(group, io);
   }
 
   applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void {

@@ -5,8 +5,8 @@ import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { AppendEntries, Command } from '../engine/commands.js';
 import type { Engine } from '../engine/engine.js';
-import type { AppendRequest, ControlMessage } from '../engine/messages.js';
-import type { IoId, Membership, NodeId } from '../engine/types.js';
+import type { AppendRequest, ControlMessage, ReceivedEntries } from '../engine/messages.js';
+import type { IoId, LogIndex, Membership, NodeId, StoredMembership } from '../engine/types.js';
 import type {
   ForwardRequest,
   ForwardResponse,
@@ -61,6 +61,25 @@ export interface RuntimeObserver {
 }
 
 const EMPTY = new Uint8Array(0);
+const NO_MEMBERSHIPS: readonly StoredMembership[] = [];
+
+/** What the engine is told of an empty probe. */
+function noEntries(lastIndex: LogIndex): ReceivedEntries {
+  return { termRuns: [], lastIndex, memberships: NO_MEMBERSHIPS };
+}
+
+/** What the engine is told of verified entries. */
+function describe({ termRuns, lastIndex, memberships }: StagedEntries): ReceivedEntries {
+  if (memberships.length === 0) return { termRuns, lastIndex, memberships: NO_MEMBERSHIPS };
+  return {
+    termRuns,
+    lastIndex,
+    memberships: memberships.map(({ index, payload }) => ({
+      index,
+      membership: decodeMembership(payload, index),
+    })),
+  };
+}
 
 export class Runtime implements NetworkHandler, MachineEvents {
   readonly engine: Engine;
@@ -306,41 +325,36 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   message(from: NodeId, message: ControlMessage): void {
     if (this.stopReason !== undefined) return;
-    this.step(() => {
+    try {
       this.engine.elapse(this.scheduler.now());
       this.engine.receive(from, message);
-    });
+    } catch (error) {
+      this.fail(error, 'KEELSON_STORAGE_FAILED');
+      return;
+    }
+    this.run();
   }
 
   append(from: NodeId, request: AppendRequest, parts: readonly Uint8Array[]): void {
     if (this.stopReason !== undefined) return;
     const firstIndex = request.prevLogId.index + 1;
-    if (request.lastIndex < firstIndex) {
-      this.step(() => {
+    try {
+      if (request.lastIndex < firstIndex) {
         this.engine.elapse(this.scheduler.now());
-        this.engine.handleAppend(from, request, {
-          termRuns: [],
-          lastIndex: request.prevLogId.index,
-          memberships: [],
-        });
-      });
+        this.engine.handleAppend(from, request, noEntries(request.prevLogId.index));
+      } else {
+        const staged = this.receiveEntries(from, request, firstIndex, parts);
+        if (staged === undefined) return;
+        this.staged = staged;
+        if (staged.lastTime > this.lastTime) this.lastTime = staged.lastTime;
+        this.engine.elapse(this.scheduler.now());
+        this.engine.handleAppend(from, request, describe(staged));
+      }
+    } catch (error) {
+      this.fail(error, 'KEELSON_STORAGE_FAILED');
       return;
     }
-    const staged = this.receiveEntries(from, request, firstIndex, parts);
-    if (staged === undefined) return;
-    this.step(() => {
-      this.staged = staged;
-      this.lastTime = Math.max(this.lastTime, staged.lastTime);
-      this.engine.elapse(this.scheduler.now());
-      this.engine.handleAppend(from, request, {
-        termRuns: staged.termRuns,
-        lastIndex: staged.lastIndex,
-        memberships: staged.memberships.map(({ index, payload }) => ({
-          index,
-          membership: decodeMembership(payload, index),
-        })),
-      });
-    });
+    this.run();
   }
 
   /** Undefined when the message is dropped; the leader finds out by the gap and sends again. */
@@ -425,7 +439,13 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   flushed(_group: number, io: IoId): void {
     if (this.stopReason !== undefined) return;
-    this.step(() => this.engine.logFlushed(io.sequence));
+    try {
+      this.engine.logFlushed(io.sequence);
+    } catch (error) {
+      this.fail(error, 'KEELSON_STORAGE_FAILED');
+      return;
+    }
+    this.run();
   }
 
   applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void {
@@ -550,7 +570,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
     const { staged } = this;
     invariant(
       staged !== undefined && staged.lastIndex === command.lastIndex,
-      `entries ${firstIndex}–${command.lastIndex} are staged when they are appended`,
+      'entries are staged when they are appended',
     );
     return staged;
   }

@@ -126,7 +126,7 @@ export class MemoryLogGroup {
   private staged: StagedBlocks | undefined;
   /** Where a reader that goes on would read next. */
   private cursor = 0;
-  private lastRead: { lastIndex: LogIndex; maxBytes: number; lease: MemoryLease } | undefined;
+  private lastRead: MemoryLease | undefined;
   private durableVote: Vote = NO_VOTE;
   private durableCommitted: LogIndex = 0;
   private durableLastIndex: LogIndex = 0;
@@ -169,7 +169,7 @@ export class MemoryLogGroup {
     const blocks = this.staged;
     this.staged = undefined;
     if (firstIndex <= this.lastIndex) this.truncateAfter(firstIndex - 1);
-    invariant(firstIndex === this.lastIndex + 1, `the log has no gap before index ${firstIndex}`);
+    invariant(firstIndex === this.lastIndex + 1, 'the log has no gap');
     const start = this.chunkEnd;
     this.chunkEnd += blocks.bytes;
     const { boundaries } = blocks;
@@ -281,25 +281,22 @@ export class MemoryLogGroup {
     const known = this.lastRead;
     if (
       known !== undefined &&
-      known.lease.firstIndex === firstIndex &&
+      known.firstIndex === firstIndex &&
       known.lastIndex === lastIndex &&
-      known.maxBytes === maxBytes
+      known.bytes <= maxBytes
     ) {
-      // Leader and two followers ask for the same range in the same turn.
-      known.lease.retain();
-      return known.lease;
+      // State machine and two followers ask for the same range in the same turn.
+      known.retain();
+      return known;
     }
     const lease = this.makeLease(firstIndex, Math.min(lastIndex, this.lastIndex), maxBytes);
-    // Only a range that was cut short by the budget or complete stays the right answer.
-    this.lastRead = lastIndex <= this.lastIndex ? { lastIndex, maxBytes, lease } : undefined;
+    // A range that the budget cut short is not the answer to another budget.
+    this.lastRead = lease.lastIndex === lastIndex ? lease : undefined;
     return lease;
   }
 
   private makeLease(firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): MemoryLease {
-    invariant(
-      firstIndex >= 1 && firstIndex <= lastIndex,
-      `entries ${firstIndex} to ${lastIndex} are in the log`,
-    );
+    invariant(firstIndex >= 1 && firstIndex <= lastIndex, 'the entries read are in the log');
     const parts: Uint8Array[] = [];
     let total = 0;
     let next = firstIndex;
