@@ -1,0 +1,88 @@
+import { describe, expect, it } from 'vitest';
+import { STORAGE_FORMAT_VERSION } from '../../dist/storage/manifest.js';
+import {
+  BATCH,
+  BATCH_FLAG,
+  BLOCK,
+  CHECKPOINT,
+  ENTRY_KIND,
+  HARD_STATE,
+  ITEM,
+  SECTOR_BYTES,
+  SEGMENT,
+} from '../../dist/wasm/layout.js';
+import { columnOf, page, section, tableOf } from './support/pages.js';
+
+const text = page('docs/storage-format.md');
+
+interface Layout {
+  readonly bytes: number;
+  readonly magic?: number;
+  readonly offset: Readonly<Record<string, number>>;
+}
+
+const LAYOUTS: readonly (readonly [heading: string, layout: Layout])[] = [
+  ['Segment header', SEGMENT],
+  ['Checkpoint record', CHECKPOINT],
+  ['Batch header', BATCH],
+  ['Block', BLOCK],
+  ['Item', ITEM],
+  ['Hard state', HARD_STATE],
+];
+
+const WIDTH: Readonly<Record<string, number>> = { u16: 2, u32: 4, u64: 8, '16 bytes': 16 };
+
+describe('the page on the storage format', () => {
+  it.each(LAYOUTS)('has every field of the %s at its offset', (heading, layout) => {
+    const rows = tableOf(section(text, heading));
+    const offsets = Object.fromEntries(rows.map((row) => [row.field, Number(row.offset)]));
+    expect(offsets).toEqual(layout.offset);
+  });
+
+  it.each(LAYOUTS)(
+    'has fields in the %s that neither overlap nor pass its end',
+    (heading, layout) => {
+      const rows = tableOf(section(text, heading));
+      let end = 0;
+      for (const row of rows) {
+        const width = WIDTH[row.type ?? ''];
+        expect(width, `the width of ${row.field}`).toBeDefined();
+        expect(Number(row.offset), `${row.field} begins`).toBeGreaterThanOrEqual(end);
+        end = Number(row.offset) + (width ?? 0);
+      }
+      expect(end).toBe(layout.bytes);
+    },
+  );
+
+  it.each(LAYOUTS)('tells size and magic of the %s', (heading, layout) => {
+    const body = section(text, heading);
+    expect(body).toContain(`${layout.bytes} bytes`);
+    if (layout.magic === undefined) return;
+    const letters = Buffer.alloc(4);
+    letters.writeUInt32LE(layout.magic);
+    expect(body).toContain(`Magic \`${letters.toString('latin1')}\``);
+    expect(body).toContain(`0x${layout.magic.toString(16)}`);
+  });
+
+  it('has the versions that are written', () => {
+    expect(text).toContain(`this page is format ${STORAGE_FORMAT_VERSION}`);
+    for (const [heading, { version }] of [
+      ['Segment header', SEGMENT],
+      ['Batch header', BATCH],
+    ] as const) {
+      const row = tableOf(section(text, heading)).find(({ field }) => field === 'version');
+      expect(row?.meaning).toBe(String(version));
+    }
+  });
+
+  it('has every flag of a batch and every kind of an item', () => {
+    const flags = tableOf(section(text, 'Batch flags'));
+    expect(columnOf(flags, 'flag', 'value')).toEqual(BATCH_FLAG);
+    const kinds = tableOf(section(text, 'Kinds'));
+    expect(columnOf(kinds, 'kind', 'value')).toEqual(ENTRY_KIND);
+  });
+
+  it('has the size of a sector', () => {
+    expect(text).toContain(`A *sector* is ${SECTOR_BYTES.toLocaleString('en')} bytes`);
+  });
+});
