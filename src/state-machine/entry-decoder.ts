@@ -93,9 +93,7 @@ export class EntryCursor<Command> {
             logId: { term, index },
             time: readU64(view, item + ITEM_TIME),
             command: codec.decode(
-              length === 0
-                ? EMPTY
-                : new Uint8Array(view.buffer, payload, length),
+              length === 0 ? EMPTY : new Uint8Array(view.buffer, payload, length),
             ),
           });
         } else if (kind === ENTRY_KIND.blank || kind === ENTRY_KIND.membership) {
