@@ -24,7 +24,7 @@ import { entriesOfBlock, sliceBlock } from './block-slice.js';
 import type { EntriesLease, StagedEntries } from './log-store.js';
 
 const FIRST_CHUNK_BYTES = 64 * 1024;
-const MAX_CHUNK_BYTES = 1024 * 1024;
+const MAX_CHUNK_BYTES = 256 * 1024 * 1024;
 
 /** One block and where it stands. */
 export interface PlacedBlock {
