@@ -105,7 +105,11 @@ export class Host {
       const machine = parts.createMachine(late);
       opened.push(() => machine.close());
       const host = new Host(parts, store, machine, await machine.open());
-      opened.push(() => host.network.close());
+      opened.push(() => {
+        // Its timer would go on over closed parts.
+        host.runtime.stop(new KeelsonError('KEELSON_CLOSED', 'this node was not opened'));
+        return host.network.close();
+      });
       // Before the first message: its commands complete through these events, and a bootstrap needs
       // a log that nobody has touched.
       late.arrive(host.runtime);
@@ -243,7 +247,7 @@ function createEngine(parts: HostParts, recovered: RecoveredLog, applied: number
       nodeId: identity.nodeId,
       seed: Math.floor(scheduler.random() * 0x1_0000_0000),
     },
-    { ...recovered, committed: Math.max(recovered.committed, applied) },
+    { ...recovered, applied },
     scheduler.now(),
   );
 }

@@ -230,7 +230,7 @@ export class Proposals {
     while (this.appended !== this.head) {
       const slot = (this.appended - 1) & this.mask;
       if (this.firstIndexes[slot]! + this.counts[slot]! - 1 <= index) return;
-      // What is not appended yet was refused before: a truncation happens on a follower only.
+      // What is not appended yet was refused before, by the caller.
       this.appended--;
       this.tail--;
       this.rejectSlot(slot, error);

@@ -1,3 +1,4 @@
+import { KeelsonError } from '../base/errors.js';
 import type { Replicate } from '../engine/commands.js';
 import type { Engine } from '../engine/engine.js';
 import type { AppendRequest } from '../engine/messages.js';
@@ -8,7 +9,10 @@ import type { EntriesLease, LogStore } from '../storage/log-store.js';
 /**
  * Runs `Replicate` commands: reads the entries, from memory or from segments, and gives their bytes
  * to the network untouched. A command that the network cannot take yet is held, one per target, until
- * that target is writable; a command of an older term is dropped.
+ * that target is writable; a command of an older term is dropped, and nobody waits for it any more.
+ *
+ * Every command of the present term is answered in the end: the engine gives a target no other while
+ * one is open, so one that is forgotten would leave its target behind for ever.
  */
 export class ReplicateLane {
   private readonly group: number;
@@ -49,7 +53,7 @@ export class ReplicateLane {
           else lease.release();
           this.onProgress();
         },
-        (error: unknown) => this.onFailure(error),
+        (error: unknown) => this.readFailed(command, error),
       );
       return;
     }
@@ -64,9 +68,25 @@ export class ReplicateLane {
     if (this.isCurrent(command)) this.replicate(command);
   }
 
-  /** The connection is gone; the engine starts a new session when it is back. */
+  /** The connection is gone, and with it whoever would have said that the target is writable. */
   disconnected(target: NodeId): void {
+    const command = this.held.get(target);
+    if (command === undefined) return;
     this.held.delete(target);
+    this.engine.replicateFailed(target, command.session);
+  }
+
+  /** Entries that were truncated, or memory that is short, are no failure of the disk: try again later. */
+  private readFailed(command: Replicate, error: unknown): void {
+    const passes =
+      error instanceof KeelsonError &&
+      (error.code === 'KEELSON_ABORTED' || error.code === 'KEELSON_OVERLOADED');
+    if (!passes) {
+      this.onFailure(error);
+      return;
+    }
+    this.engine.replicateFailed(command.target, command.session);
+    this.onProgress();
   }
 
   private isCurrent(command: Replicate): boolean {

@@ -95,7 +95,6 @@ export class Runtime implements NetworkHandler, MachineEvents {
   private readonly proposals: Proposals;
   private readonly applyLane: ApplyLane;
   private readonly replicateLane: ReplicateLane;
-  private readonly machineApplied: number;
   /** What the next `AppendEntries` command with source `client` or `received` refers to. */
   private staged: StagedEntries | undefined;
   private lastTime: number;
@@ -115,10 +114,9 @@ export class Runtime implements NetworkHandler, MachineEvents {
     this.logger = parts.logger;
     this.limits = parts.limits;
     this.observer = parts.observer;
-    this.machineApplied = parts.machineApplied;
     this.lastTime = parts.store.lastTime(parts.group);
     this.proposals = new Proposals(parts.limits);
-    this.reads = new ReadLane(0);
+    this.reads = new ReadLane(parts.machineApplied);
     const fail = (error: unknown): void => this.fail(error, 'KEELSON_STORAGE_FAILED');
     this.applyLane = new ApplyLane(
       parts.group,
@@ -141,9 +139,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
   /** Begins to tick. `bootstrap` is written when the log is pristine. */
   start(bootstrap: Membership | undefined): void {
     this.step(() => {
-      if (bootstrap !== undefined && this.engine.lastLogId.index === 0) {
-        this.engine.bootstrap(bootstrap);
-      }
+      if (bootstrap !== undefined && this.engine.isPristine) this.engine.bootstrap(bootstrap);
       this.engine.elapse(this.scheduler.now());
     });
   }
@@ -170,8 +166,14 @@ export class Runtime implements NetworkHandler, MachineEvents {
     this.applyLane.stop();
     const { code, message } = reason;
     const unknown = new KeelsonError(code, message, { outcome: 'unknown', cause: reason });
-    this.proposals.failAll(unknown, reason);
-    this.reads.failAll(reason);
+    this.proposals.failAll(unknown, this.stoppedRefusal(reason));
+    this.reads.failAll(this.stoppedRefusal(reason));
+  }
+
+  /** Whatever stopped the node, what is asked of it afterwards changes nothing. */
+  private stoppedRefusal(reason: KeelsonError): KeelsonError {
+    const { code, message, outcome } = reason;
+    return outcome === 'rejected' ? reason : new KeelsonError(code, message, { cause: reason });
   }
 
   // Client calls ---------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
   }
 
   private refusal(entries: number, bytes: number, largest: number): KeelsonError | undefined {
-    if (this.stopReason !== undefined) return this.stopReason;
+    if (this.stopReason !== undefined) return this.stoppedRefusal(this.stopReason);
     const { maxEntryBytes, maxBlockEntries, maxBlockBytes } = this.limits;
     if (largest > maxEntryBytes) {
       return new KeelsonError(
@@ -391,13 +393,30 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   disconnected(peer: NodeId): void {
     if (this.stopReason !== undefined) return;
-    this.replicateLane.disconnected(peer);
-    this.step(() => this.engine.peerDisconnected(peer));
+    this.step(() => {
+      this.replicateLane.disconnected(peer);
+      this.engine.peerDisconnected(peer);
+    });
   }
 
   writable(peer: NodeId): void {
     if (this.stopReason !== undefined) return;
     this.step(() => this.replicateLane.writable(peer));
+  }
+
+  /**
+   * A peer remembers this node under another incarnation. With nothing but the bootstrap entry in the
+   * log this is an empty directory in the place of a lost one: it has forgotten its votes, and must
+   * neither vote nor help others that are empty to a quorum.
+   */
+  refused(peer: NodeId, reason: string, text: string): void {
+    if (reason !== 'incarnation' || this.engine.lastLogId.index > 1) return;
+    const error = new KeelsonError(
+      'KEELSON_HANDSHAKE_REFUSED',
+      `node ${peer} refuses this node: ${text}. Start it with its own data directory.`,
+      { details: { peer, reason } },
+    );
+    this.fail(error, 'KEELSON_HANDSHAKE_REFUSED');
   }
 
   /** A follower asks on behalf of its client. It has sent it one hop; it goes no further. */
@@ -523,7 +542,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
         this.network.send(command.target, command.message);
         return;
       case 'Apply':
-        this.apply(command.lastIndex);
+        this.applyLane.extend(command.lastIndex);
         return;
       case 'Commit':
         this.store.recordCommitted(this.group, command.index);
@@ -532,6 +551,8 @@ export class Runtime implements NetworkHandler, MachineEvents {
         this.store.saveVote(this.group, command.io);
         return;
       case 'TruncateAfter':
+        // Before what is overwritten: the slots that have no place yet stand behind it.
+        this.proposals.refuseUnappended(this.notLeader());
         this.proposals.truncatedAfter(command.index, this.overwritten());
         this.store.truncateAfter(this.group, command.index, command.io);
         return;
@@ -573,15 +594,6 @@ export class Runtime implements NetworkHandler, MachineEvents {
       'entries are staged when they are appended',
     );
     return staged;
-  }
-
-  private apply(lastIndex: number): void {
-    const skipTo = Math.min(lastIndex, this.machineApplied);
-    if (skipTo > this.engine.appliedIndex) {
-      this.engine.applied(skipTo);
-      this.reads.applied(skipTo);
-    }
-    this.applyLane.extend(lastIndex);
   }
 
   private overwritten(): KeelsonError {
