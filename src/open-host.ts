@@ -140,7 +140,8 @@ function createMachine(
   events: MachineEvents,
 ): MachineHost {
   const options = { group: GROUP, events, scheduler: systemScheduler, limits: config.stateMachine };
+  const { shutdownTimeoutMs } = config.limits;
   return machine instanceof URL
-    ? new WorkerHost(machine, options)
+    ? new WorkerHost(machine, { ...options, shutdownTimeoutMs })
     : new MainThreadHost(machine, options);
 }
