@@ -1,9 +1,5 @@
 /**
- * The log of one group in memory: blocks one behind the other in chunks of ordinary memory, and where
- * each block stands in parallel arrays. Blocks in the list are always whole; a cut makes a new one.
- *
- * Bytes that were appended are never written again, so that a lease on them needs no bookkeeping; a
- * chunk is given back by the garbage collector when neither block nor lease refers to it.
+ * The log of one group in memory: its blocks, its vote, and its I/O.
  *
  * Everything becomes durable at once, when the store flushes. Until then the group remembers what a
  * crash would bring back: how many blocks at the start are durable, and the durable ones that a
@@ -20,24 +16,16 @@ import {
   type TermRun,
   type Vote,
 } from '../engine/types.js';
-import { entriesOfBlock, sliceBlock } from './block-slice.js';
+import { sliceBlock } from './block-slice.js';
 import type { EntriesLease, StagedEntries } from './log-store.js';
-
-const FIRST_CHUNK_BYTES = 64 * 1024;
-const MAX_CHUNK_BYTES = 256 * 1024 * 1024;
-
-/** One block and where it stands. */
-export interface PlacedBlock {
-  readonly firstIndex: LogIndex;
-  readonly bytes: Uint8Array;
-}
+import { type LooseBlock, MemoryLogBlocks } from './memory-log-blocks.js';
+import type { MemoryLogStaging } from './memory-log-staging.js';
 
 /** What of a group survives a crash. */
 export interface GroupImage {
   readonly vote: Vote;
   readonly committed: LogIndex;
-  readonly lastIndex: LogIndex;
-  readonly blocks: readonly PlacedBlock[];
+  readonly blocks: MemoryLogBlocks;
 }
 
 /** Verified blocks that stand behind the end of a group's log, not part of it yet. */
@@ -75,41 +63,8 @@ export interface BlockBoundaries {
   readonly offsets: readonly number[];
 }
 
-/** The bytes outlive the lease; the count only shows who releases too often. */
-class MemoryLease implements EntriesLease {
-  readonly firstIndex: LogIndex;
-  readonly lastIndex: LogIndex;
-  readonly parts: readonly Uint8Array[];
-  readonly bytes: number;
-  private references = 1;
-
-  constructor(
-    firstIndex: LogIndex,
-    lastIndex: LogIndex,
-    parts: readonly Uint8Array[],
-    bytes: number,
-  ) {
-    this.firstIndex = firstIndex;
-    this.lastIndex = lastIndex;
-    this.parts = parts;
-    this.bytes = bytes;
-  }
-
-  retain(): void {
-    this.references++;
-  }
-
-  release(): void {
-    invariant(this.references > 0, 'a lease is released once for each retain');
-    this.references--;
-  }
-}
-
 export class MemoryLogGroup {
   readonly group: number;
-  lastIndex: LogIndex = 0;
-  /** Bytes of all blocks in the log. */
-  logBytes = 0;
   /** Entries and bytes appended since the last flush. */
   unflushedEntries = 0;
   unflushedBytes = 0;
@@ -117,43 +72,45 @@ export class MemoryLogGroup {
   private pendingIo: IoId | undefined;
   private vote: Vote = NO_VOTE;
   private committed: LogIndex = 0;
-  private readonly firsts: LogIndex[] = [];
-  private readonly chunks: Uint8Array[] = [];
-  private readonly offsets: number[] = [];
-  private readonly lengths: number[] = [];
-  private chunk: Uint8Array = new Uint8Array(FIRST_CHUNK_BYTES);
-  private chunkEnd = 0;
+  private readonly blocks: MemoryLogBlocks;
   private staged: StagedBlocks | undefined;
-  /** Where a reader that goes on would read next. */
-  private cursor = 0;
-  private lastRead: MemoryLease | undefined;
   private durableVote: Vote = NO_VOTE;
   private durableCommitted: LogIndex = 0;
-  private durableLastIndex: LogIndex = 0;
   private durableBlocks = 0;
-  private truncatedDurable: PlacedBlock[] = [];
+  private truncatedDurable: LooseBlock[] = [];
 
-  constructor(group: number, image: GroupImage | undefined) {
+  constructor(group: number, staging: MemoryLogStaging, image: GroupImage | undefined) {
     this.group = group;
+    this.blocks = image?.blocks ?? new MemoryLogBlocks(group, staging);
     if (image === undefined) return;
+    this.blocks.attach(staging);
     this.vote = image.vote;
     this.committed = image.committed;
-    this.lastIndex = image.lastIndex;
-    for (const { firstIndex, bytes } of image.blocks) {
-      this.pushBlock(firstIndex, bytes, 0, bytes.length);
-    }
     this.flushed();
   }
 
+  /** Bytes of all blocks in the log. */
+  get logBytes(): number {
+    return this.blocks.encodedBytes;
+  }
+
+  /** Memory that holds the log, in use or not. */
+  get memoryBytes(): number {
+    return this.blocks.memoryBytes;
+  }
+
+  get blockCount(): number {
+    return this.blocks.count;
+  }
+
   /** Copies bytes behind the end of the log; they stay there until the next staging. */
-  placeStaged(bytes: Uint8Array): { readonly chunk: Uint8Array; readonly offset: number } {
-    if (this.chunk.length - this.chunkEnd < bytes.length) {
-      const grown = Math.min(MAX_CHUNK_BYTES, 2 * this.chunk.length);
-      this.chunk = new Uint8Array(Math.max(grown, bytes.length));
-      this.chunkEnd = 0;
-    }
-    this.chunk.set(bytes, this.chunkEnd);
-    return { chunk: this.chunk, offset: this.chunkEnd };
+  placeStaged(bytes: Uint8Array): void {
+    this.blocks.place(bytes);
+  }
+
+  /** A view of the bytes that were placed last; it ends with the staging. */
+  stagedBytes(offset: number, length: number): Uint8Array {
+    return this.blocks.placedBytes(offset, length);
   }
 
   stage(staged: StagedBlocks): void {
@@ -166,55 +123,60 @@ export class MemoryLogGroup {
       firstIndex >= staged.firstIndex && firstIndex <= staged.lastIndex,
       'what is appended was staged',
     );
-    const blocks = this.staged;
+    const { blocks } = this;
+    const range = this.staged;
     this.staged = undefined;
-    if (firstIndex <= this.lastIndex) this.truncateAfter(firstIndex - 1);
-    invariant(firstIndex === this.lastIndex + 1, 'the log has no gap');
-    const start = this.chunkEnd;
-    this.chunkEnd += blocks.bytes;
-    const { boundaries } = blocks;
-    const before = this.logBytes;
+    if (firstIndex <= blocks.lastIndex || firstIndex > range.firstIndex) {
+      this.replaceFrom(firstIndex, range);
+      return;
+    }
+    const before = blocks.lastIndex;
+    const { boundaries } = range;
     if (boundaries === undefined) {
-      this.appendBlock(blocks.firstIndex, blocks.lastIndex, start, blocks.bytes, firstIndex);
+      blocks.keepPlaced(range.firstIndex, range.lastIndex, range.bytes);
     } else {
-      const { firstIndexes, offsets } = boundaries;
-      for (let block = 0; block < offsets.length; block++) {
-        const last = (firstIndexes[block + 1] ?? blocks.lastIndex + 1) - 1;
-        const length = (offsets[block + 1] ?? blocks.bytes) - offsets[block]!;
-        this.appendBlock(firstIndexes[block]!, last, start + offsets[block]!, length, firstIndex);
+      for (let block = 0; block < boundaries.offsets.length; block++) {
+        const { firstIndex: first, lastIndex: last, length } = stagedBlock(range, block);
+        blocks.keepPlaced(first, last, length);
       }
     }
-    this.unflushedEntries += blocks.lastIndex - this.lastIndex;
-    this.unflushedBytes += this.logBytes - before;
-    this.lastIndex = blocks.lastIndex;
+    this.unflushedEntries += range.lastIndex - before;
+    this.unflushedBytes += range.bytes;
+  }
+
+  /** Appends staged blocks from an index on which is in the log, or not the first of the blocks. */
+  private replaceFrom(firstIndex: LogIndex, range: StagedBlocks): void {
+    // The end of the window, where they stand, may be needed for the block that a truncation cuts.
+    const bytes = this.stagedBytes(0, range.bytes).slice();
+    this.truncateAfter(firstIndex - 1);
+    for (let block = 0; block < (range.boundaries?.offsets.length ?? 1); block++) {
+      const { firstIndex: first, lastIndex, offset, length } = stagedBlock(range, block);
+      if (lastIndex < firstIndex) continue;
+      const kept =
+        first < firstIndex
+          ? sliceBlock(bytes, offset, firstIndex, lastIndex, length)
+          : bytes.subarray(offset, offset + length);
+      this.blocks.push({ firstIndex: Math.max(first, firstIndex), lastIndex, bytes: kept });
+      this.unflushedBytes += kept.length;
+    }
+    this.unflushedEntries += range.lastIndex - firstIndex + 1;
   }
 
   truncateAfter(index: LogIndex): void {
-    if (index >= this.lastIndex) return;
-    this.lastRead = undefined;
-    const block = this.blockOf(index + 1);
-    const first = this.firsts[block]!;
-    const partLength = this.lengths[block]!;
-    const part =
-      index >= first
-        ? sliceBlock(this.chunks[block]!, this.offsets[block]!, first, index, partLength)
-        : undefined;
+    const { blocks } = this;
+    if (index >= blocks.lastIndex) return;
+    const block = blocks.blockOf(index + 1);
+    const { firstIndex, bytes } = blocks.loose(block);
     if (block < this.durableBlocks) {
-      const removed: PlacedBlock[] = [];
-      for (let place = block; place < this.durableBlocks; place++) removed.push(this.placed(place));
+      const removed: LooseBlock[] = [];
+      for (let cut = block; cut < this.durableBlocks; cut++) removed.push(blocks.loose(cut));
       this.truncatedDurable = [...removed, ...this.truncatedDurable];
       this.durableBlocks = block;
     }
-    for (let place = block; place < this.lengths.length; place++) {
-      this.logBytes -= this.lengths[place]!;
-    }
-    this.firsts.length = block;
-    this.chunks.length = block;
-    this.offsets.length = block;
-    this.lengths.length = block;
-    this.cursor = 0;
-    if (part !== undefined) this.pushBlock(first, part, 0, part.length);
-    this.lastIndex = index;
+    blocks.cutTo(block);
+    if (index < firstIndex) return;
+    const part = sliceBlock(bytes, 0, firstIndex, index, bytes.length);
+    blocks.push({ firstIndex, lastIndex: index, bytes: part });
   }
 
   setVote(vote: Vote): void {
@@ -247,142 +209,52 @@ export class MemoryLogGroup {
   /** All that was written so far is durable. */
   flushed(): void {
     this.durableVote = this.vote;
-    this.durableLastIndex = this.lastIndex;
-    this.durableCommitted = Math.min(this.committed, this.lastIndex);
-    this.durableBlocks = this.firsts.length;
+    this.durableCommitted = Math.min(this.committed, this.blocks.lastIndex);
+    this.durableBlocks = this.blocks.count;
     if (this.truncatedDurable.length > 0) this.truncatedDurable = [];
     this.unflushedEntries = 0;
     this.unflushedBytes = 0;
   }
 
-  /** What a crash at this moment leaves. */
-  image(): GroupImage {
-    const blocks: PlacedBlock[] = [];
-    for (let place = 0; place < this.durableBlocks; place++) blocks.push(this.placed(place));
-    return {
-      vote: this.durableVote,
-      committed: this.durableCommitted,
-      lastIndex: this.durableLastIndex,
-      blocks: blocks.concat(this.truncatedDurable),
-    };
+  /** What a crash at this moment leaves. The group ends with it: its blocks are part of the image. */
+  takeImage(): GroupImage {
+    const { blocks, durableVote: vote, durableCommitted: committed } = this;
+    blocks.cutTo(this.durableBlocks);
+    for (const block of this.truncatedDurable) blocks.push(block);
+    return { vote, committed, blocks };
   }
 
-  /** Every block of the log, for recovery. */
-  blocks(): PlacedBlock[] {
-    return this.firsts.map((_, place) => this.placed(place));
+  /** One block of the log, for recovery. */
+  block(number: number): LooseBlock {
+    return this.blocks.loose(number);
   }
 
   recovered(termRuns: readonly TermRun[], memberships: readonly StoredMembership[]): RecoveredLog {
-    const { vote, lastIndex, committed } = this;
+    const { vote, committed } = this;
+    const { lastIndex } = this.blocks;
     return { vote, purged: NO_LOG_ID, termRuns, lastIndex, committed, memberships };
   }
 
   read(firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): EntriesLease {
-    const known = this.lastRead;
-    if (
-      known !== undefined &&
-      known.firstIndex === firstIndex &&
-      known.lastIndex === lastIndex &&
-      known.bytes <= maxBytes
-    ) {
-      // State machine and two followers ask for the same range in the same turn.
-      known.retain();
-      return known;
-    }
-    const lease = this.makeLease(firstIndex, Math.min(lastIndex, this.lastIndex), maxBytes);
-    // A range that the budget cut short is not the answer to another budget.
-    this.lastRead = lease.lastIndex === lastIndex ? lease : undefined;
-    return lease;
+    return this.blocks.read(firstIndex, lastIndex, maxBytes);
   }
+}
 
-  private makeLease(firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): MemoryLease {
-    invariant(firstIndex >= 1 && firstIndex <= lastIndex, 'the entries read are in the log');
-    const parts: Uint8Array[] = [];
-    let total = 0;
-    let next = firstIndex;
-    let block = this.blockOf(firstIndex);
-    // Whole blocks that stand one behind the other become one part.
-    let spanStart = 0;
-    let spanEnd = 0;
-    let spanChunk: Uint8Array | undefined;
-    for (; next <= lastIndex; block++) {
-      const first = this.firsts[block]!;
-      const last = this.lastOf(block);
-      const length = this.lengths[block]!;
-      const chunk = this.chunks[block]!;
-      const offset = this.offsets[block]!;
-      const whole = next === first && last <= lastIndex;
-      if (whole && total + length <= maxBytes) {
-        if (chunk !== spanChunk || offset !== spanEnd) {
-          if (spanChunk !== undefined) parts.push(spanChunk.subarray(spanStart, spanEnd));
-          spanChunk = chunk;
-          spanStart = offset;
-        }
-        spanEnd = offset + length;
-        total += length;
-        next = last + 1;
-        continue;
-      }
-      // A block is cut for what the caller asked for; for the budget only when nothing is there yet.
-      if (total > 0 && (whole || total + length > maxBytes)) break;
-      const cut = sliceBlock(chunk, offset, next, Math.min(last, lastIndex), maxBytes - total);
-      if (spanChunk !== undefined) parts.push(spanChunk.subarray(spanStart, spanEnd));
-      spanChunk = undefined;
-      parts.push(cut);
-      total += cut.length;
-      next += entriesOfBlock(cut);
-      if (next <= last) break;
-    }
-    if (spanChunk !== undefined) parts.push(spanChunk.subarray(spanStart, spanEnd));
-    this.cursor = block;
-    return new MemoryLease(firstIndex, next - 1, parts, total);
-  }
+interface StagedBlock {
+  readonly firstIndex: LogIndex;
+  readonly lastIndex: LogIndex;
+  readonly offset: number;
+  readonly length: number;
+}
 
-  private appendBlock(
-    first: LogIndex,
-    last: LogIndex,
-    offset: number,
-    length: number,
-    from: LogIndex,
-  ): void {
-    if (from <= first) {
-      this.pushBlock(first, this.chunk, offset, length);
-    } else if (from <= last) {
-      const part = sliceBlock(this.chunk, offset, from, last, length);
-      this.pushBlock(from, part, 0, part.length);
-    }
-  }
-
-  private pushBlock(first: LogIndex, chunk: Uint8Array, offset: number, length: number): void {
-    this.firsts.push(first);
-    this.chunks.push(chunk);
-    this.offsets.push(offset);
-    this.lengths.push(length);
-    this.logBytes += length;
-  }
-
-  private placed(block: number): PlacedBlock {
-    const offset = this.offsets[block]!;
-    const bytes = this.chunks[block]!.subarray(offset, offset + this.lengths[block]!);
-    return { firstIndex: this.firsts[block]!, bytes };
-  }
-
-  private lastOf(block: number): LogIndex {
-    return (block + 1 < this.firsts.length ? this.firsts[block + 1]! : this.lastIndex + 1) - 1;
-  }
-
-  private blockOf(index: LogIndex): number {
-    const { firsts } = this;
-    const end = firsts.length - 1;
-    if (index >= firsts[end]!) return end;
-    if (this.cursor <= end && firsts[this.cursor] === index) return this.cursor;
-    let low = 0;
-    let high = end;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (firsts[middle]! <= index) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
+function stagedBlock(range: StagedBlocks, block: number): StagedBlock {
+  const firstIndexes = range.boundaries?.firstIndexes ?? [range.firstIndex];
+  const offsets = range.boundaries?.offsets ?? [0];
+  const offset = offsets[block]!;
+  return {
+    firstIndex: firstIndexes[block]!,
+    lastIndex: (firstIndexes[block + 1] ?? range.lastIndex + 1) - 1,
+    offset,
+    length: (offsets[block + 1] ?? range.bytes) - offset,
+  };
 }

@@ -1,7 +1,7 @@
 /**
  * The log store without a disk, for tests, simulations and benchmarks. Blocks are encoded and
  * verified by the same WASM codec as in the durable store, in a staging region of shared memory, and
- * then kept in ordinary memory.
+ * then kept in ordinary memory: the newest encoded, the older ones in a compact form.
  *
  * I/O completes in order and never inside the call that started it: all that one turn brought is
  * flushed by one job of the run queue, and of each group only its last I/O is reported.
@@ -20,7 +20,7 @@ import type {
   StoredMembership,
   TermRun,
 } from '../engine/types.js';
-import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
+import { blockBytes } from '../wasm/block-codec.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type {
@@ -37,10 +37,10 @@ import {
   MemoryLogGroup,
   StagedBlocks,
 } from './memory-log-group.js';
+import { MemoryLogStaging } from './memory-log-staging.js';
 
 const DEFAULT_RING_BYTES = 16 * 1024 * 1024;
 const DEFAULT_MAX_LOG_BYTES = 4 * 1024 * 1024 * 1024;
-const MIN_STAGING_BYTES = 64 * 1024;
 const NO_MEMBERSHIPS: StagedEntries['memberships'] = [];
 
 /** What a memory log leaves behind: opened by one store at a time, written at its crash or close. */
@@ -66,8 +66,7 @@ export interface MemoryLogStoreOptions {
 
 export class MemoryLogStore implements LogStore {
   private readonly heap: SharedHeap;
-  private readonly codec: BlockCodec;
-  private readonly codecScratch: number;
+  private readonly staging: MemoryLogStaging;
   private readonly scheduler: Scheduler;
   private readonly events: LogStoreEvents;
   private readonly decodeMembership: MemoryLogStoreOptions['decodeMembership'];
@@ -76,8 +75,6 @@ export class MemoryLogStore implements LogStore {
   private readonly maxLogBytes: number;
   private readonly groups: Map<number, MemoryLogGroup> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
-  private staging: number;
-  private stagingBytes = MIN_STAGING_BYTES;
   private pending: MemoryLogGroup[] = [];
   private logBytes = 0;
   private refused = false;
@@ -89,8 +86,7 @@ export class MemoryLogStore implements LogStore {
 
   constructor(options: MemoryLogStoreOptions) {
     this.heap = options.heap;
-    this.codecScratch = options.heap.allocate(BlockCodec.scratchBytes);
-    this.codec = new BlockCodec(options.heap, this.codecScratch);
+    this.staging = new MemoryLogStaging(options.heap);
     this.scheduler = options.scheduler;
     this.events = options.events;
     this.decodeMembership = options.decodeMembership;
@@ -99,9 +95,8 @@ export class MemoryLogStore implements LogStore {
     this.image = options.image ?? new MemoryLogImage();
     invariant(!this.image.open, 'an image is opened by one store at a time');
     this.image.open = true;
-    this.staging = this.heap.allocate(this.stagingBytes);
     for (const [group, image] of this.image.groups) {
-      const found = new MemoryLogGroup(group, image);
+      const found = new MemoryLogGroup(group, this.staging, image);
       this.groups.set(group, found);
       this.logBytes += found.logBytes;
     }
@@ -111,15 +106,12 @@ export class MemoryLogStore implements LogStore {
     const found = this.groupOf(group);
     const termRuns: TermRun[] = [];
     const memberships: StoredMembership[] = [];
-    for (const block of found.blocks()) {
-      this.makeStagingRoom(block.bytes.length);
-      this.heap.bytes.set(block.bytes, this.staging);
-      const summary = this.codec.verifyBlocks(
-        this.staging,
-        block.bytes.length,
-        group,
-        block.firstIndex,
-      );
+    const { codec } = this.staging;
+    for (let block = 0; block < found.blockCount; block++) {
+      const { bytes, firstIndex } = found.block(block);
+      const staged = this.staging.room(bytes.length);
+      this.heap.bytes.set(bytes, staged);
+      const summary = codec.verifyBlocks(staged, bytes.length, group, firstIndex);
       for (const run of summary.termRuns) {
         if (run.term !== termRuns.at(-1)?.term) termRuns.push(run);
       }
@@ -141,8 +133,8 @@ export class MemoryLogStore implements LogStore {
     const { firstIndex, term, time, kind, payloads, count } = entries;
     const bytes = blockBytes(payloads, count);
     this.checkRoom(bytes);
-    const pointer = this.staging;
-    this.codec.encodeBlock(pointer, bytes, {
+    const pointer = this.staging.room(bytes);
+    this.staging.codec.encodeBlock(pointer, bytes, {
       group,
       firstIndex,
       term,
@@ -151,12 +143,10 @@ export class MemoryLogStore implements LogStore {
       payloads,
       count,
     });
-    const { chunk, offset } = target.placeStaged(
-      this.heap.bytes.subarray(pointer, pointer + bytes),
-    );
+    target.placeStaged(this.heap.bytes.subarray(pointer, pointer + bytes));
     const memberships =
       kind === ENTRY_KIND.membership
-        ? membershipsOf(chunk, offset, firstIndex, payloads, count)
+        ? membershipsOf(target, firstIndex, payloads, count)
         : NO_MEMBERSHIPS;
     const lastIndex = firstIndex + count - 1;
     const runs = [{ firstIndex, term }];
@@ -178,17 +168,17 @@ export class MemoryLogStore implements LogStore {
     let bytes = 0;
     for (let part = 0; part < parts.length; part++) bytes += parts[part]!.length;
     this.checkRoom(bytes);
-    const pointer = this.staging;
+    const pointer = this.staging.room(bytes);
     let end = pointer;
     for (let part = 0; part < parts.length; part++) {
       this.heap.bytes.set(parts[part]!, end);
       end += parts[part]!.length;
     }
-    const summary = this.codec.verifyBlocks(pointer, bytes, group, firstIndex);
-    const { chunk, offset } = target.placeStaged(this.heap.bytes.subarray(pointer, end));
+    const summary = this.staging.codec.verifyBlocks(pointer, bytes, group, firstIndex);
+    target.placeStaged(this.heap.bytes.subarray(pointer, end));
     const memberships = summary.memberships.map((place) => {
-      const start = offset + place.pointer - pointer;
-      return { index: place.index, payload: chunk.subarray(start, start + place.length) };
+      const payload = target.stagedBytes(place.pointer - pointer, place.length);
+      return { index: place.index, payload };
     });
     const staged = new StagedBlocks(
       summary.firstIndex,
@@ -197,7 +187,7 @@ export class MemoryLogStore implements LogStore {
       memberships,
       bytes,
       summary.lastTime,
-      summary.blocks > 1 ? this.boundaries(bytes, firstIndex) : undefined,
+      summary.blocks > 1 ? this.boundaries(pointer, bytes, firstIndex) : undefined,
     );
     target.stage(staged);
     return staged;
@@ -254,14 +244,18 @@ export class MemoryLogStore implements LogStore {
 
   metrics(): LogStoreMetrics {
     let queuedBytes = 0;
-    for (const group of this.groups.values()) queuedBytes += group.unflushedBytes;
+    let memoryBytes = this.staging.sizeBytes;
+    for (const group of this.groups.values()) {
+      queuedBytes += group.unflushedBytes;
+      memoryBytes += group.memoryBytes;
+    }
     return {
       flushes: this.flushes,
       flushedEntries: this.flushedEntries,
       flushedBytes: this.flushedBytes,
       queuedBytes,
       ringBytes: this.ringBytes,
-      ringUsedBytes: this.stagingBytes,
+      ringUsedBytes: memoryBytes,
       cacheHits: this.reads,
       cacheMisses: 0,
     };
@@ -299,19 +293,18 @@ export class MemoryLogStore implements LogStore {
 
   private end(): void {
     const images = new Map<number, GroupImage>();
-    for (const [group, log] of this.groups) images.set(group, log.image());
+    for (const [group, log] of this.groups) images.set(group, log.takeImage());
     this.image.groups = images;
     this.image.open = false;
     this.ended = true;
-    this.heap.release(this.staging, this.stagingBytes);
-    this.heap.release(this.codecScratch, BlockCodec.scratchBytes);
+    this.staging.end();
   }
 
   private groupOf(group: number): MemoryLogGroup {
     const known = this.groups.get(group);
     if (known !== undefined && !this.ended) return known;
     if (this.ended) throw new KeelsonError('KEELSON_CLOSED', 'the memory log store is closed');
-    const created = new MemoryLogGroup(group, undefined);
+    const created = new MemoryLogGroup(group, this.staging, undefined);
     this.groups.set(group, created);
     return created;
   }
@@ -326,18 +319,10 @@ export class MemoryLogStore implements LogStore {
         { details: { bytes, ringBytes: this.ringBytes, maxLogBytes: this.maxLogBytes } },
       );
     }
-    this.makeStagingRoom(bytes);
-  }
-
-  private makeStagingRoom(bytes: number): void {
-    if (bytes <= this.stagingBytes) return;
-    this.heap.release(this.staging, this.stagingBytes);
-    this.stagingBytes = 2 ** Math.ceil(Math.log2(bytes));
-    this.staging = this.heap.allocate(this.stagingBytes);
   }
 
   /** Where the blocks in the staging region begin; they have verified. */
-  private boundaries(bytes: number, firstIndex: LogIndex): BlockBoundaries {
+  private boundaries(pointer: number, bytes: number, firstIndex: LogIndex): BlockBoundaries {
     const firstIndexes: LogIndex[] = [];
     const offsets: number[] = [];
     const { view } = this.heap;
@@ -346,7 +331,7 @@ export class MemoryLogStore implements LogStore {
     while (offset < bytes) {
       firstIndexes.push(index);
       offsets.push(offset);
-      const header = this.staging + offset;
+      const header = pointer + offset;
       const items = view.getUint32(header + BLOCK.offset.items, true);
       const payloadLength = view.getUint32(header + BLOCK.offset.payloadLength, true);
       index += items;
@@ -357,18 +342,17 @@ export class MemoryLogStore implements LogStore {
 }
 
 function membershipsOf(
-  chunk: Uint8Array,
-  offset: number,
+  target: MemoryLogGroup,
   firstIndex: LogIndex,
   payloads: readonly Uint8Array[],
   count: number,
 ): StagedEntries['memberships'] {
   const memberships: { index: LogIndex; payload: Uint8Array }[] = [];
-  let start = offset + BLOCK.bytes + count * ITEM.bytes;
+  let start = BLOCK.bytes + count * ITEM.bytes;
   for (let entry = 0; entry < count; entry++) {
-    const end = start + payloads[entry]!.length;
-    memberships.push({ index: firstIndex + entry, payload: chunk.subarray(start, end) });
-    start = end;
+    const { length } = payloads[entry]!;
+    memberships.push({ index: firstIndex + entry, payload: target.stagedBytes(start, length) });
+    start += length;
   }
   return memberships;
 }
