@@ -77,6 +77,7 @@ export class Host {
         ...config.stateMachine,
         maxBlockEntries: config.storage.maxBatchEntries,
         maxBlockBytes: config.storage.maxBatchBytes,
+        flushStallMs: config.storage.flushStallMs,
       },
       machineApplied: applied,
       observer: {

@@ -57,6 +57,10 @@ export class ManualScheduler implements Scheduler {
     this.incoming.push(job);
   }
 
+  enqueueLate(job: () => void): void {
+    this.enqueue(job);
+  }
+
   /** Jobs that wait in the run queue. */
   pendingJobs(): number {
     return this.incoming.length + this.current.length - this.position;

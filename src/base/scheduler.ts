@@ -17,6 +17,11 @@ export interface Scheduler {
    * event loop after about 1 ms, so that sockets and timers live.
    */
   enqueue(job: () => void): void;
+  /**
+   * Puts a job behind all that is ready in this turn of the event loop: more sockets may have
+   * something to read, which would join it. Costs a turn.
+   */
+  enqueueLate(job: () => void): void;
 }
 
 export interface Timer {

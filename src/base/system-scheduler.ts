@@ -68,6 +68,12 @@ export class SystemScheduler implements Scheduler {
     DONE.then(this.drain);
   }
 
+  enqueueLate(job: () => void): void {
+    setImmediate(this.runLate, job);
+  }
+
+  private readonly runLate = (job: () => void): void => this.enqueue(job);
+
   private readonly drain = (): void => {
     if (!this.turnOpen) {
       this.turnOpen = true;

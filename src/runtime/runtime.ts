@@ -18,6 +18,7 @@ import type { LogStore, StagedEntries } from '../storage/log-store.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import { ApplyLane, type ApplyLimits } from './apply-lane.js';
 import { CallScope } from './call-scope.js';
+import { FlushWatch } from './flush-watch.js';
 import { decodeMembership, encodeMembership, NO_MEMBERSHIP } from './membership-codec.js';
 import { type ProposalLimits, Proposals } from './proposals.js';
 import { ReadLane } from './read-lane.js';
@@ -49,6 +50,7 @@ export interface RuntimeParts {
 export interface RuntimeLimits extends ProposalLimits, ApplyLimits {
   readonly maxEntryBytes: number;
   readonly callTimeoutMs: number;
+  readonly flushStallMs: number;
 }
 
 /** What the owner of a runtime is told; each is called between two steps. */
@@ -93,6 +95,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
   private readonly limits: RuntimeLimits;
   private readonly observer: RuntimeObserver;
   private readonly proposals: Proposals;
+  private readonly flushWatch: FlushWatch;
   private readonly applyLane: ApplyLane;
   private readonly replicateLane: ReplicateLane;
   /** What the next `AppendEntries` command with source `client` or `received` refers to. */
@@ -116,6 +119,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
     this.observer = parts.observer;
     this.lastTime = parts.store.lastTime(parts.group);
     this.proposals = new Proposals(parts.limits);
+    this.flushWatch = new FlushWatch(parts.limits.flushStallMs);
     this.reads = new ReadLane(parts.machineApplied);
     const fail = (error: unknown): void => this.fail(error, 'KEELSON_STORAGE_FAILED');
     this.applyLane = new ApplyLane(
@@ -239,7 +243,10 @@ export class Runtime implements NetworkHandler, MachineEvents {
   private scheduleAppend(): void {
     if (this.appendScheduled) return;
     this.appendScheduled = true;
-    this.scheduler.enqueue(this.appendProposals);
+    // While earlier writes are under way, the clients of other sockets may join in: one block costs
+    // the disk and each follower the same as one write. With nothing under way, nobody waits.
+    if (this.proposals.pending === 0) this.scheduler.enqueue(this.appendProposals);
+    else this.scheduler.enqueueLate(this.appendProposals);
   }
 
   /** Everything that this turn brought becomes as few blocks as the limits allow. */
@@ -458,6 +465,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   flushed(_group: number, io: IoId): void {
     if (this.stopReason !== undefined) return;
+    this.flushWatch.flushedUpTo(io.sequence);
     try {
       this.engine.logFlushed(io.sequence);
     } catch (error) {
@@ -546,17 +554,21 @@ export class Runtime implements NetworkHandler, MachineEvents {
         return;
       case 'Commit':
         this.store.recordCommitted(this.group, command.index);
+        this.observer.changed();
         return;
       case 'SaveVote':
+        this.flushWatch.submittedUpTo(command.io.sequence);
         this.store.saveVote(this.group, command.io);
         return;
       case 'TruncateAfter':
         // Before what is overwritten: the slots that have no place yet stand behind it.
         this.proposals.refuseUnappended(this.notLeader());
         this.proposals.truncatedAfter(command.index, this.overwritten());
+        this.flushWatch.submittedUpTo(command.io.sequence);
         this.store.truncateAfter(this.group, command.index, command.io);
         return;
       case 'AdvanceIo':
+        this.flushWatch.submittedUpTo(command.io.sequence);
         this.store.advanceIo(this.group, command.io);
         return;
       case 'ReadReady':
@@ -576,6 +588,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   private appendEntries(command: AppendEntries): void {
     const staged = this.stagedFor(command);
+    this.flushWatch.submittedUpTo(command.io.sequence);
     this.store.append(this.group, staged, command.firstIndex, command.io);
   }
 
@@ -623,6 +636,19 @@ export class Runtime implements NetworkHandler, MachineEvents {
       now,
       () => new KeelsonError('KEELSON_TIMEOUT', 'no answer in time', { outcome: 'unknown' }),
     );
-    this.step(() => this.engine.elapse(now));
+    this.step(() => {
+      this.engine.elapse(now);
+      this.checkDisk(now);
+    });
   };
+
+  private checkDisk(nowMs: number): void {
+    const stalledMs = this.flushWatch.stalledMs(nowMs);
+    if (stalledMs === 0 || this.engine.role !== 'leader') return;
+    this.logger.error(
+      { event: 'storage.stalled', stalledMs: Math.round(stalledMs) },
+      'nothing has become durable for longer than storage.flushStallMs: handing over',
+    );
+    this.engine.stepDown();
+  }
 }

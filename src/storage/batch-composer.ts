@@ -82,7 +82,11 @@ export class BatchComposer {
     const { firstIndex, term, time, kind, payloads, count } = entries;
     invariant(count > 0, 'something is staged');
     const bytes = blockBytes(payloads, count);
-    const pointer = this.placeStaging(group, bytes, count);
+    // The entry that opens a term is no client's: refusing it would stop a leader that has just won.
+    const pointer =
+      kind === ENTRY_KIND.application
+        ? this.placeStaging(group, bytes, count)
+        : this.placeControlStaging(group, bytes);
     this.codec.encodeBlock(pointer, bytes, { group: group.id, ...entries });
     const memberships =
       kind === ENTRY_KIND.membership
@@ -216,6 +220,12 @@ export class BatchComposer {
       this.open = newBatch(this.ring.openBatch!);
     }
     return this.open.ring.end;
+  }
+
+  /** The same for the log's own entries, which find room as votes do, however full the ring is. */
+  private placeControlStaging(group: GroupLog, bytes: number): number {
+    if (this.staging?.group === group.id) this.staging = undefined;
+    return this.controlBatch(group, bytes).ring.end;
   }
 
   private overloaded(bytes: number): KeelsonError {

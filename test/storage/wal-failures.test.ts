@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { ENTRY_KIND } from '../../dist/wasm/layout.js';
 import { entriesOf, MIB, openLog, texts, vote } from './wal-support.js';
 
 const failed = expect.objectContaining({ code: 'KEELSON_STORAGE_FAILED' });
@@ -57,6 +58,12 @@ describe('the memory of the write-ahead log', () => {
     expect(refusal).toMatchObject({ code: 'KEELSON_OVERLOADED' });
     // Votes are never refused.
     await log.durable(log.saveVote(vote(3)));
+    // Nor is the entry that opens a leader's term.
+    const blank = log.append([new Uint8Array(0)], 3, 0, log.lastIndex + 1, ENTRY_KIND.blank);
+    await log.durable(blank);
+    expect(log.store.read(0, log.lastIndex, log.lastIndex, MIB)).toMatchObject({
+      firstIndex: log.lastIndex,
+    });
     await log.durable(log.truncateAfter(log.lastIndex - 1, vote(3)));
     expect(log.writableCalls).toBe(0);
     expect(entriesOf(lease)).toHaveLength(4);

@@ -103,12 +103,13 @@ export class TestLog {
     term = 1,
     group = 0,
     firstIndex = this.lastIndex + 1,
+    kind: number = ENTRY_KIND.application,
   ): IoId {
     const staged = this.store.stage(group, {
       firstIndex,
       term,
       time: 1_000 + firstIndex,
-      kind: ENTRY_KIND.application,
+      kind,
       payloads,
       count: payloads.length,
     });

@@ -23,6 +23,7 @@ export function realScheduler(): Scheduler {
       return { cancel: () => clearTimeout(timer) };
     },
     enqueue: (job) => void setImmediate(job),
+    enqueueLate: (job) => void setImmediate(job),
   };
 }
 
@@ -43,6 +44,10 @@ export class ManualScheduler implements Scheduler {
   setTimer(): { cancel(): void } {
     return { cancel() {} };
   }
+  enqueueLate(job: () => void): void {
+    this.enqueue(job);
+  }
+
   enqueue(job: () => void): void {
     this.jobs.push(job);
   }
