@@ -277,7 +277,9 @@ class LateEvents implements LogStoreEvents, MachineEvents {
     this.runtime?.applied(firstIndex, lastIndex, responses);
   }
 
-  writable(): void {}
+  writable(): void {
+    this.runtime?.storeWritable();
+  }
 
   failed(error: Error): void {
     this.failure ??= error;

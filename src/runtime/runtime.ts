@@ -65,6 +65,20 @@ export interface RuntimeObserver {
 const EMPTY = new Uint8Array(0);
 const NO_MEMBERSHIPS: readonly StoredMembership[] = [];
 
+/** The write has happened, whatever becomes of its response. */
+function packResponse(response: unknown, index: LogIndex): Uint8Array {
+  try {
+    return pack(response);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new KeelsonError(
+      'KEELSON_STATE_MACHINE_FAILED',
+      `the write is applied at index ${index}, but its response cannot be encoded: ${reason}`,
+      { outcome: 'unknown', details: { index }, cause },
+    );
+  }
+}
+
 /** What the engine is told of an empty probe. */
 function noEntries(lastIndex: LogIndex): ReceivedEntries {
   return { termRuns: [], lastIndex, memberships: NO_MEMBERSHIPS };
@@ -103,6 +117,8 @@ export class Runtime implements NetworkHandler, MachineEvents {
   private lastTime: number;
   private running = false;
   private appendScheduled = false;
+  /** The log or the engine has refused writes since it last had room. */
+  private refusing = false;
   private timer: Timer | undefined;
   private timerAtMs = Number.POSITIVE_INFINITY;
   private stopReason: KeelsonError | undefined;
@@ -215,7 +231,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   /** Room for at least one more write. */
   get canAccept(): boolean {
-    return this.proposals.hasRoom(1, this.limits.maxEntryBytes);
+    return !this.refusing && this.proposals.hasRoom(1, this.limits.maxEntryBytes);
   }
 
   private refusal(entries: number, bytes: number, largest: number): KeelsonError | undefined {
@@ -275,6 +291,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   private refuseProposals(error: unknown): void {
     if (error instanceof KeelsonError && error.outcome === 'rejected') {
+      this.refusing = error.code === 'KEELSON_OVERLOADED';
       this.proposals.refuseUnappended(error);
     } else {
       this.fail(error, 'KEELSON_STORAGE_FAILED');
@@ -318,6 +335,12 @@ export class Runtime implements NetworkHandler, MachineEvents {
       payloads,
       count,
     });
+  }
+
+  /** There is room in the log again, or there may be: something was committed. */
+  storeWritable(): void {
+    this.refusing = false;
+    this.observer.changed();
   }
 
   /** Asks for the index that a linearizable read must see; only on a leader. */
@@ -445,7 +468,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
         logId: { term: number; index: number };
       };
       const { term, index } = result.logId;
-      return { payload: pack(result.response), index, term };
+      return { payload: packResponse(result.response, index), index, term };
     } catch (error) {
       return {
         payload: EMPTY,
@@ -554,7 +577,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
         return;
       case 'Commit':
         this.store.recordCommitted(this.group, command.index);
-        this.observer.changed();
+        this.storeWritable();
         return;
       case 'SaveVote':
         this.flushWatch.submittedUpTo(command.io.sequence);
@@ -578,6 +601,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
         this.reads.failed(command.round, this.notLeader());
         return;
       case 'LeadershipChanged':
+        this.refusing = false;
         this.observer.leadership();
         return;
       case 'MembershipChanged':

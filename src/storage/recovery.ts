@@ -11,6 +11,7 @@
  */
 import { KeelsonError } from '../base/errors.js';
 import type { RecoveredLog, TermRun } from '../engine/types.js';
+import { BATCH_FLAG } from '../wasm/layout.js';
 import { LogIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
@@ -152,7 +153,7 @@ class LaneRecovery {
       dirtyEnd = Math.max(dirtyEnd, result.dirtyEnd);
       position = result.next;
     }
-    if (next === undefined) this.noteTail(path, expected, dirtyEnd);
+    if (next === undefined) this.noteTail(segment, expected, dirtyEnd);
     else if (expected !== end) throw provenLossAtEnd(path, expected, next.path);
     return expected;
   }
@@ -191,8 +192,15 @@ class LaneRecovery {
     this.entries += block.lastIndex - block.firstIndex + 1;
   }
 
-  private noteTail(file: string, offset: number, dirtyEnd: number): void {
+  private noteTail(segment: SoundSegment, offset: number, dirtyEnd: number): void {
     if (dirtyEnd <= offset) return;
+    const file = segment.path;
+    if (
+      this.last?.segment === segment &&
+      (this.last.batch.flags & BATCH_FLAG.cleanShutdown) !== 0
+    ) {
+      throw damage(file, offset, undefined, 'the log was closed in order in front of it');
+    }
     this.tornTail = { file, offset };
     if (this.options.mode !== 'strict') return;
     throw new KeelsonError(

@@ -97,6 +97,15 @@ describe('recovery of the write-ahead log', () => {
     await expect(openLog(after)).rejects.toEqual(corrupt(last));
   });
 
+  it('takes nothing behind an orderly close for a torn tail', async () => {
+    const disk = new MemoryDisk();
+    const log = await writeBatches(disk, 2);
+    await log.store.close();
+    const end = batchPositions(disk, FIRST_SEGMENT).at(-1)! + SECTOR_BYTES;
+    flipByte(disk, FIRST_SEGMENT, end);
+    await expect(openLog(disk)).rejects.toEqual(corrupt(end));
+  });
+
   it('copies the last unproven batch forward and syncs it before open resolves', async () => {
     const disk = new MemoryDisk();
     await writeBatches(disk, 2);
