@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KeelsonError } from './base/errors.js';
 import { type Logger, silentLogger } from './base/logger.js';
@@ -48,10 +47,11 @@ export async function openHost(options: RaftOptions): Promise<Host> {
   const config = resolveConfig(options.config);
   const bootstrap = bootstrapMembership(options);
   const logger = options.logger ?? silentLogger;
-  mkdirSync(options.dataDir, { recursive: true });
+  const disk = new NodeDisk();
+  disk.makeDirectory(options.dataDir);
   const lock = await lockDirectory(options.dataDir);
   try {
-    return await openLocked(options, config, bootstrap, logger, lock);
+    return await openLocked(options, config, bootstrap, logger, disk, lock);
   } catch (error) {
     await lock.release();
     throw error;
@@ -63,11 +63,11 @@ function openLocked(
   config: Config,
   bootstrap: Membership,
   logger: Logger,
+  disk: Disk,
   lock: DirectoryLock,
 ): Promise<Host> {
   const { clusterName, nodeId, dataDir } = options;
   const scheduler = systemScheduler;
-  const disk = new NodeDisk();
   refuseLogWithoutManifest(disk, dataDir);
   const manifest = openManifest(
     disk,

@@ -14,7 +14,7 @@ import { BATCH, HARD_STATE, SECTOR_BYTES } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk, DiskFile } from './disk.js';
 import type { GroupCheckpoint } from './hard-state.js';
-import { emptyCheckpoint, readHardState } from './hard-state.js';
+import { emptyCheckpoint, isHigherVote, readHardState } from './hard-state.js';
 import { alignToSector } from './sector.js';
 import {
   checkpointBytes,
@@ -161,7 +161,10 @@ export class LaneWriter {
     for (let index = 0; index < command.hardStates; index++) {
       const state = readHardState(this.memory.view, first + index * HARD_STATE.bytes);
       const known = this.groups.get(state.group) ?? emptyCheckpoint(state.group);
-      this.groups.set(state.group, { ...known, vote: state.vote, committed: state.committed });
+      // A carried batch may be older than a vote that recovery found in a damaged one.
+      const vote = isHigherVote(state.vote, known.vote) ? state.vote : known.vote;
+      const committed = Math.max(state.committed, known.committed);
+      this.groups.set(state.group, { ...known, vote, committed });
     }
   }
 

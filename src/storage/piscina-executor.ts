@@ -161,17 +161,21 @@ export class PiscinaExecutor implements StorageExecutor {
     if (this.draining) return;
     this.draining = true;
     const { words } = this;
-    if (this.started !== undefined && Atomics.load(words, RUNNING) === 1) {
-      const resolve = this.started;
-      this.started = undefined;
-      resolve(readCarriedPlace(words));
+    try {
+      if (this.started !== undefined && Atomics.load(words, RUNNING) === 1) {
+        const resolve = this.started;
+        this.started = undefined;
+        resolve(readCarriedPlace(words));
+      }
+      while ((this.completed | 0) !== Atomics.load(words, COMPLETED)) {
+        const place = readPlace(words, this.completed);
+        this.completed++;
+        this.events?.completed(place);
+      }
+    } finally {
+      // A completion that throws must not silence all later ones.
+      this.draining = false;
     }
-    while ((this.completed | 0) !== Atomics.load(words, COMPLETED)) {
-      const place = readPlace(words, this.completed);
-      this.completed++;
-      this.events?.completed(place);
-    }
-    this.draining = false;
   }
 
   private makePool(name: string): Piscina {

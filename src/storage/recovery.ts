@@ -101,8 +101,7 @@ class LaneRecovery {
     }
     for (const group of this.groups.values()) {
       const { checkpoint, index } = group;
-      const committed = Math.min(checkpoint.committed, index.lastIndex);
-      group.checkpoint = { ...checkpoint, committed };
+      if (checkpoint.committed > index.lastIndex) throw committedLoss(group);
     }
     const newest = segments[segments.length - 1];
     const start: LaneStart = {
@@ -317,16 +316,23 @@ function soundSegments(inspected: readonly InspectedSegment[]): SoundSegment[] {
         { details: { file: path, version: newerVersion } },
       );
     }
+    // A file gets this name only when its header, checkpoint and zeros are durable.
     if (header === undefined) {
-      const unused = at === inspected.length - 1 && segment.batchPosition === undefined;
-      if (unused) continue;
       throw damage(path, 0, undefined, 'the header of the segment is unreadable');
     }
     if (checkpoint === undefined) {
       throw damage(path, 4096, undefined, 'the checkpoint of the segment is unreadable');
     }
-    const previous = sound[sound.length - 1];
-    if (previous !== undefined && previous.sequence + 1 !== segment.sequence) {
+    if (segment.fileBytes < header.fileBytes) {
+      throw damage(
+        path,
+        segment.fileBytes,
+        undefined,
+        `the file ends there, but was made ${header.fileBytes} bytes long`,
+      );
+    }
+    const before = sound[sound.length - 1]?.sequence ?? 0;
+    if (before + 1 !== segment.sequence) {
       throw damage(
         path,
         0,
@@ -346,6 +352,17 @@ function provenLoss(file: string, offset: number, proof: ScannedBatch): KeelsonE
 
 function provenLossAtEnd(file: string, offset: number, next: string): KeelsonError {
   return damage(file, offset, undefined, `${next} proves that the segment went on`);
+}
+
+/** A commit is recorded only once the entries up to it are durable. */
+function committedLoss({ checkpoint, index }: RecoveredGroup): KeelsonError {
+  const { group, committed } = checkpoint;
+  return new KeelsonError(
+    'KEELSON_STORAGE_CORRUPT',
+    `Acknowledged data is lost: group ${group} had committed index ${committed}, but its log ends at ` +
+      `${index.lastIndex}. Do not go on with this directory.`,
+    { details: { group, committed, lastIndex: index.lastIndex } },
+  );
 }
 
 function damage(

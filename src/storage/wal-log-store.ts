@@ -362,9 +362,12 @@ export class WalLogStore implements LogStore {
   }
 
   private async shutDown(): Promise<void> {
-    await this.inTime(this.lane.shutDown(this.groups.values()).then(() => this.prefill));
-    await this.executor.stopLane();
-    await this.executor.close();
+    try {
+      await this.inTime(this.lane.shutDown(this.groups.values()).then(() => this.prefill));
+      await this.executor.stopLane();
+    } finally {
+      await this.executor.close();
+    }
   }
 
   /** Resolves with the work, or when a disk that hangs has had its time. */

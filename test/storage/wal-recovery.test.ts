@@ -106,6 +106,30 @@ describe('recovery of the write-ahead log', () => {
     await expect(openLog(disk)).rejects.toEqual(corrupt(end));
   });
 
+  it('a newest segment without a header, or shorter than it was made, is damage', async () => {
+    const disk = new MemoryDisk();
+    const log = await writeBatches(disk, 3);
+    await log.store.close();
+    const headless = disk.imageAfterCrash();
+    zeroSector(headless, FIRST_SEGMENT, 0);
+    await expect(openLog(headless)).rejects.toEqual(corrupt(0));
+    const last = batchPositions(disk, FIRST_SEGMENT).at(-1)!;
+    const short = new MemoryDisk();
+    short.makeDirectory('/data/wal');
+    const file = short.open(FIRST_SEGMENT, { access: 'write', create: true });
+    file.write(disk.readFile(FIRST_SEGMENT).subarray(0, last), 0);
+    await expect(openLog(short)).rejects.toEqual(corrupt(last));
+  });
+
+  it('a first segment that is missing is proven loss', async () => {
+    const disk = new MemoryDisk();
+    const log = await writeBatches(disk, 3);
+    await log.store.close();
+    await (await openLog(disk)).store.close();
+    disk.remove(FIRST_SEGMENT);
+    await expect(openLog(disk)).rejects.toMatchObject({ code: 'KEELSON_STORAGE_CORRUPT' });
+  });
+
   it('copies the last unproven batch forward and syncs it before open resolves', async () => {
     const disk = new MemoryDisk();
     await writeBatches(disk, 2);
