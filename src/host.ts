@@ -177,7 +177,8 @@ export class Host {
       voters,
       learners: membership.learners,
       addresses: membership.addresses,
-      readyToLead: leads && engine.isReadyToLead,
+      // An applied entry of the own term stands behind all of the predecessors'.
+      readyToLead: leads && engine.termAt(engine.appliedIndex) === engine.term,
       pendingWrites: this.runtime.pendingWrites,
       matchIndexes: leads
         ? Object.fromEntries(
@@ -226,11 +227,26 @@ export class Host {
     const closed = new KeelsonError('KEELSON_CLOSED', 'this node has been closed');
     this.runtime.stop(closed);
     this.observers.failAll(closed);
-    await this.network.close();
-    await this.machine.close();
-    await this.store.close();
-    await this.releaseBelow();
+    await closeAll([
+      () => this.network.close(),
+      () => this.machine.close(),
+      () => this.store.close(),
+      () => this.releaseBelow(),
+    ]);
   }
+}
+
+/** Takes every step, whatever the ones before it did; then throws the first error. */
+async function closeAll(steps: readonly (() => Promise<void>)[]): Promise<void> {
+  const errors: unknown[] = [];
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length > 0) throw errors[0];
 }
 
 function createEngine(parts: HostParts, recovered: RecoveredLog, applied: number): Engine {

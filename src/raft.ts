@@ -115,13 +115,35 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     options?: CallOptions,
   ): Promise<WriteResult<Response>[]> {
     if (commands.length === 0) return [];
-    if (this.runtime.engine.role !== 'leader') {
-      return Promise.all(commands.map((command) => this.write(command, options)));
-    }
+    if (this.runtime.engine.role !== 'leader') return this.forwardMany(commands, options);
     const scope = this.scope(options);
     const payloads = commands.map((command) => this.encode(command));
     const results = this.runtime.proposeMany(payloads, scope.remainingMs());
     return this.runtime.abortable(results as Promise<WriteResult<Response>[]>, scope);
+  }
+
+  private async forwardMany(
+    commands: readonly Command[],
+    options: CallOptions | undefined,
+  ): Promise<WriteResult<Response>[]> {
+    const results = await Promise.allSettled(
+      commands.map((command) => this.write(command, options)),
+    );
+    const failures = results.flatMap((result) =>
+      result.status === 'rejected' ? [result.reason as unknown] : [],
+    );
+    const [first] = failures;
+    if (first === undefined) {
+      return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    }
+    if (failures.length === commands.length && failures.every(isRejection)) throw first;
+    // Some commands took effect, or may have: the call as a whole is not safe to repeat.
+    const message = first instanceof Error ? first.message : String(first);
+    throw new KeelsonError(
+      first instanceof KeelsonError ? first.code : 'KEELSON_LEADERSHIP_LOST',
+      `${failures.length} of ${commands.length} commands failed, the first with: ${message}`,
+      { outcome: 'unknown', cause: first },
+    );
   }
 
   /** Answers a query from this node's state machine, as fresh as `consistency` asks. */
@@ -220,6 +242,10 @@ function atLeast(consistency: Exclude<Consistency, string>): number {
     'KEELSON_INVALID_ARGUMENT',
     `consistency.atLeast needs a log id with an index, not ${String(index)}`,
   );
+}
+
+function isRejection(error: unknown): boolean {
+  return error instanceof KeelsonError && error.outcome === 'rejected';
 }
 
 function notEncodable(cause: unknown): KeelsonError {

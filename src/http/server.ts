@@ -96,7 +96,8 @@ export class HttpServer {
       // The handler may be waiting for the rest of a body that will never be read.
       begun.once('finish', () => begun.req.destroy());
       begun.shouldKeepAlive = false;
-      if (begun.headersSent) socket.destroy();
+      // A request that was read whole may be under way: what follows it says nothing about its outcome.
+      if (begun.headersSent || begun.req.complete) socket.destroy();
       else reply(begun, answer, this.raft.status());
       return;
     }

@@ -43,6 +43,8 @@ export class RequestTable {
       const timer = this.scheduler.setTimer(limitMs, () => {
         const request = this.pending.get(id);
         if (request === undefined) return;
+        // Its frame may be on the way out even if it has not left yet.
+        request.sent = true;
         this.fail(id, request, 'KEELSON_TIMEOUT', `no answer within ${timeoutMs} ms`);
       });
       this.pending.set(id, { carrier, sent: false, timer, resolve, reject });

@@ -80,8 +80,11 @@ export function checkTimeout(timeoutMs: number): number {
       `timeoutMs must be a positive number of milliseconds, not ${String(timeoutMs)}`,
     );
   }
-  return timeoutMs;
+  return Math.min(timeoutMs, MAX_TIMEOUT_MS);
 }
+
+/** What a timer takes: about 24 days. Longer, or for ever, is as long as that. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 export function timeoutError(timeoutMs: number | undefined, outcome: Outcome): KeelsonError {
   const limit = timeoutMs === undefined ? 'its time limit' : `${timeoutMs} ms`;

@@ -3,12 +3,15 @@
  * durable since the last look. A leader whose disk hangs must not stay in office (its followers would
  * wait for it for ever), so it is asked to hand over after `limitMs`.
  */
+const MIN_PAUSE_MS = 500;
+
 export class FlushWatch {
   private readonly limitMs: number;
   private submitted = 0;
   private flushed = 0;
   private seen = 0;
   private waitingSinceMs = Number.NaN;
+  private lookedAtMs = 0;
 
   constructor(limitMs: number) {
     this.limitMs = limitMs;
@@ -28,7 +31,11 @@ export class FlushWatch {
       this.waitingSinceMs = Number.NaN;
       return 0;
     }
-    if (Number.isNaN(this.waitingSinceMs) || this.flushed !== this.seen) {
+    const sinceLookMs = nowMs - this.lookedAtMs;
+    this.lookedAtMs = nowMs;
+    // After a pause of this process, what the disk has completed meanwhile is still to be heard of.
+    const paused = sinceLookMs > Math.max(this.limitMs / 2, MIN_PAUSE_MS);
+    if (Number.isNaN(this.waitingSinceMs) || this.flushed !== this.seen || paused) {
       this.seen = this.flushed;
       this.waitingSinceMs = nowMs;
       return 0;

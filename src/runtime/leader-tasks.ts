@@ -38,7 +38,9 @@ export class LeaderTasks {
   private remove(task: LeaderTask): void {
     this.tasks.get(task)?.abort();
     this.tasks.delete(task);
-    if (this.tasks.size === 0) this.observers.events.off('status', this.update);
+    if (this.tasks.size > 0) return;
+    this.observers.events.off('status', this.update);
+    this.term = 0;
   }
 
   private readonly update = (status: Status): void => {

@@ -73,13 +73,16 @@ export class Observers {
   emit<K extends keyof RaftEvents>(event: K, ...values: RaftEvents[K]): void {
     // An 'error' that nobody listens for would be thrown by the emitter, into the middle of a step.
     if (event === 'error' && this.events.listenerCount('error') === 0) return;
-    try {
-      (this.events as EventEmitter).emit(event, ...values);
-    } catch (error) {
-      this.logger.error(
-        { event: 'listener.failed', listener: event, error },
-        `a listener of the event '${event}' threw`,
-      );
+    // One by one: a listener that throws must not keep the others from hearing of it.
+    for (const listener of (this.events as EventEmitter).rawListeners(event)) {
+      try {
+        listener.apply(this.events, values);
+      } catch (error) {
+        this.logger.error(
+          { event: 'listener.failed', listener: event, error },
+          `a listener of the event '${event}' threw`,
+        );
+      }
     }
   }
 

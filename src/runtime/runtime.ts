@@ -117,6 +117,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
   private lastTime: number;
   private running = false;
   private appendScheduled = false;
+  private lastProposal: Promise<unknown> | undefined;
   /** The log or the engine has refused writes since it last had room. */
   private refusing = false;
   private timer: Timer | undefined;
@@ -203,7 +204,9 @@ export class Runtime implements NetworkHandler, MachineEvents {
     const refusal = this.refusal(1, payload.length, payload.length);
     if (refusal !== undefined) return Promise.reject(refusal);
     this.scheduleAppend();
-    return this.proposals.add(payload, timeoutMs);
+    const proposal = this.proposals.add(payload, timeoutMs);
+    this.lastProposal = proposal;
+    return proposal;
   }
 
   proposeMany(payloads: readonly Uint8Array[], timeoutMs: number): Promise<unknown> {
@@ -216,11 +219,15 @@ export class Runtime implements NetworkHandler, MachineEvents {
     const refusal = this.refusal(payloads.length, bytes, largest);
     if (refusal !== undefined) return Promise.reject(refusal);
     this.scheduleAppend();
-    return this.proposals.addMany(payloads, bytes, timeoutMs);
+    const proposal = this.proposals.addMany(payloads, bytes, timeoutMs);
+    this.lastProposal = proposal;
+    return proposal;
   }
 
   /** Lets go of the write that was proposed last when its signal fires. */
   abortable<T>(proposal: Promise<T>, scope: CallScope): Promise<T> {
+    // A refused proposal has no slot; the last one is somebody else's.
+    if (proposal !== this.lastProposal) return proposal;
     const ticket = this.proposals.lastTicket();
     const { signal } = scope;
     if (signal === undefined) return proposal;

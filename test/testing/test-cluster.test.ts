@@ -68,6 +68,36 @@ describe('a cluster in one process', () => {
     expect(await leader.writeMany([])).toEqual([]);
   });
 
+  it('calls a writeMany unknown when a part of it took effect', async () => {
+    const leader = await start(3, { limits: { maxEntryBytes: 1024 } });
+    const follower = others(leader)[0] as Node;
+    const tooLarge = 'x'.repeat(2_000) as unknown as number;
+    await expect(follower.writeMany([1, tooLarge, 2])).rejects.toMatchObject({
+      code: 'KEELSON_ENTRY_TOO_LARGE',
+      outcome: 'unknown',
+    });
+    expect(await leader.read('sum')).toBe(3);
+    await expect(follower.writeMany([tooLarge])).rejects.toMatchObject({ outcome: 'rejected' });
+  });
+
+  it('does not let go of one write when another, refused one is aborted', async () => {
+    const leader = await start(3, { limits: { maxEntryBytes: 1024 } });
+    const abort = new AbortController();
+    const write = leader.write(1);
+    const refused = leader.writeMany(['x'.repeat(2_000) as unknown as number], {
+      signal: abort.signal,
+    });
+    abort.abort();
+    await expect(refused).rejects.toMatchObject({ outcome: 'rejected' });
+    expect((await write).response).toBe(1);
+  });
+
+  it('takes a time limit that no timer can hold', async () => {
+    const leader = await start();
+    const follower = others(leader)[0] as Node;
+    expect((await follower.write(1, { timeoutMs: Number.POSITIVE_INFINITY })).response).toBe(1);
+  });
+
   it('reads at least what a log id names, on a follower', async () => {
     const leader = await start();
     const { logId } = await leader.write(7);
