@@ -116,7 +116,7 @@ const sections = {
     maxIndexBytes: integer(
       'bytes',
       [256 * MIB, MIB, 2 * GIB],
-      'Shared memory that the index of the log may take; proposals are refused beyond it.',
+      'Shared memory for the index of the log, 16 bytes for each entry kept. A node stops when it is full: raise it in time, as long as the log cannot be purged.',
     ),
     lanes: integer(
       'count',
