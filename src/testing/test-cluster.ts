@@ -36,7 +36,12 @@ export async function testCluster<Command, Response, Query, Answer>(
   options: TestClusterOptions<Command, Response, Query, Answer>,
 ): Promise<TestCluster<Command, Response, Query, Answer>> {
   const cluster = new TestCluster(options);
-  await cluster.start();
+  try {
+    await cluster.start();
+  } catch (error) {
+    await cluster.close();
+    throw error;
+  }
   return cluster;
 }
 
@@ -87,7 +92,8 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
 
   /** Starts every node that is down. */
   async start(): Promise<void> {
-    await Promise.all(this.members.map((member) => this.open(member)));
+    const opened = await Promise.allSettled(this.members.map((member) => this.open(member)));
+    for (const result of opened) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Handles of the nodes that are up. */

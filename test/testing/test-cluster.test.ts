@@ -265,6 +265,20 @@ describe('a cluster in one process', () => {
     await expect(follower.write(1)).rejects.toMatchObject({ code: 'KEELSON_STATE_MACHINE_FAILED' });
   });
 
+  it('closes what it has opened when a node cannot start', async () => {
+    await start(1);
+    let made = 0;
+    const failed = testCluster({
+      nodes: 3,
+      stateMachine: () => {
+        if (++made === 3) throw new Error('no third machine');
+        return new Counter();
+      },
+    });
+    await expect(failed).rejects.toThrow('no third machine');
+    expect(made).toBe(3);
+  });
+
   it('fails what waits when it is closed', async () => {
     const leader = await start();
     await leader.write(1);
