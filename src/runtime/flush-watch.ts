@@ -1,10 +1,11 @@
+/** Between two looks: longer is a pause of this process, not of the disk. */
+const MIN_PAUSE_MS = 500;
+
 /**
  * Tells a disk that hangs from one that is slow: looks from time to time whether anything has become
  * durable since the last look. A leader whose disk hangs must not stay in office (its followers would
  * wait for it for ever), so it is asked to hand over after `limitMs`.
  */
-const MIN_PAUSE_MS = 500;
-
 export class FlushWatch {
   private readonly limitMs: number;
   private submitted = 0;
