@@ -112,7 +112,10 @@ describe('a node', () => {
   it('feeds no entry twice to a machine that is durable itself', async () => {
     const leader = await start(machine);
     const { logId } = await leader.write(put('a', 'one'));
-    const id = idOf(followerOf(leader));
+    const follower = followerOf(leader);
+    const id = idOf(follower);
+    // A write is answered without the slower follower; what it has not applied it cannot have kept.
+    await follower.waitFor(({ appliedIndex }) => appliedIndex >= logId.index);
     await cluster.stop(id);
     const given: number[] = [];
     class Durable extends KeyValueMachine {
