@@ -74,8 +74,10 @@ class Load {
   running = false;
   readonly latency = new Samples();
   private readonly payload: Uint8Array;
-  private readonly resolvers: (() => void)[] = new Array(MAX_IN_FLIGHT);
-  private readonly startedAt = new Float64Array(MAX_IN_FLIGHT);
+  /** One slot for each writer: a larger ring would keep answered promises alive and out of the cache. */
+  private readonly mask: number;
+  private readonly resolvers: ((() => void) | undefined)[];
+  private readonly startedAt: Float64Array;
   private payloads: Uint8Array[] = [];
   private resolver: (() => void) | undefined;
   private readonly capture: (resolve: () => void) => void;
@@ -86,8 +88,12 @@ class Load {
   private scheduled = false;
   private failure: Error | undefined;
 
-  constructor(entrySize: number) {
+  constructor(entrySize: number, writers: number) {
     this.payload = new Uint8Array(entrySize).fill(0xa5);
+    const slots = 2 ** Math.ceil(Math.log2(writers));
+    this.mask = slots - 1;
+    this.resolvers = new Array(slots).fill(undefined);
+    this.startedAt = new Float64Array(slots);
     this.capture = (resolve) => {
       this.resolver = resolve;
     };
@@ -106,9 +112,11 @@ class Load {
   flushed(_group: number, io: IoId): void {
     const now = performance.now();
     for (let index = this.flushedUpTo + 1; index <= io.logId.index; index++) {
-      const slot = index % MAX_IN_FLIGHT;
+      const slot = index & this.mask;
+      const resolve = this.resolvers[slot]!;
+      this.resolvers[slot] = undefined;
       this.latency.add((now - this.startedAt[slot]!) * 1000);
-      this.resolvers[slot]!();
+      resolve();
     }
     this.entries += io.logId.index - this.flushedUpTo;
     this.flushedUpTo = io.logId.index;
@@ -128,7 +136,7 @@ class Load {
 
   private write(): Promise<void> {
     const written = new Promise<void>(this.capture);
-    const slot = this.nextIndex++ % MAX_IN_FLIGHT;
+    const slot = this.nextIndex++ & this.mask;
     this.resolvers[slot] = this.resolver!;
     this.startedAt[slot] = performance.now();
     this.payloads.push(this.payload);
@@ -237,7 +245,7 @@ async function measure(options: Options, directory: string): Promise<void> {
   const found = environment(directory);
   printEnvironment(found);
   console.log(`log: ${JSON.stringify({ entrySize, concurrency, seconds, ...options.store })}`);
-  const load = new Load(entrySize);
+  const load = new Load(entrySize, concurrency);
   const heap = SharedHeap.create({ maximumBytes: 1024 * MIB });
   load.store = await WalLogStore.open(
     { directory, ...options.store },

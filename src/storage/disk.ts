@@ -37,6 +37,8 @@ export interface DiskFile {
   read(view: Uint8Array, position: number): number;
   /** Writes all bytes or throws. */
   write(view: Uint8Array, position: number): void;
+  /** Makes the file longer; what is new reads as zero and has no blocks yet. Needs `dataSync`. */
+  extend(bytes: number): void;
   /** Makes what was written durable (fdatasync). An error here is final for the file. */
   dataSync(): void;
   close(): void;

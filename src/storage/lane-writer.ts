@@ -18,6 +18,7 @@ import { emptyCheckpoint, isHigherVote, readHardState } from './hard-state.js';
 import { alignToSector } from './sector.js';
 import {
   checkpointBytes,
+  createSparse,
   segmentPath,
   sparePath,
   writeSegmentStart,
@@ -181,7 +182,7 @@ export class LaneWriter {
     const carried = carry === undefined ? undefined : this.readCarried(carry);
     const needed =
       SECTOR_BYTES + checkpointBytes(groups.length) + (carry?.totalLength ?? firstBatchBytes);
-    const { path: temporary, fileBytes } = this.takeZeroFilled(Math.max(needed, 0));
+    const { path: temporary, fileBytes } = this.takeFile(needed, this.file === undefined);
     const dataStart = writeSegmentStart(
       this.memory,
       scratch,
@@ -217,8 +218,11 @@ export class LaneWriter {
     return place;
   }
 
-  /** The file made ahead of time, if it is there and large enough; else a new one. */
-  private takeZeroFilled(neededBytes: number): { path: string; fileBytes: number } {
+  /**
+   * The file made ahead of time, if it is there and large enough; else a new one. Filling that one with
+   * zeros would hold up the batch that needs it.
+   */
+  private takeFile(neededBytes: number, zeroed: boolean): { path: string; fileBytes: number } {
     const { directory, lane, segmentBytes } = this.options;
     const path = `${directory}/lane-${lane}-next.tmp`;
     const spare = sparePath(directory, lane);
@@ -234,9 +238,11 @@ export class LaneWriter {
       this.disk.remove(spare);
     }
     const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
-    if (this.disk.exists(path)) this.disk.remove(path);
-    const zeros = this.memory.slice(this.options.zeros.pointer, this.options.zeros.bytes);
-    zeroFill(this.disk, path, zeros, this.options.direct, 0, fileBytes);
+    createSparse(this.disk, path, fileBytes);
+    if (zeroed) {
+      const zeros = this.memory.slice(this.options.zeros.pointer, this.options.zeros.bytes);
+      zeroFill(this.disk, path, zeros, this.options.direct, 0, fileBytes);
+    }
     return { path, fileBytes };
   }
 

@@ -16,6 +16,7 @@ export type DiskOperation =
   | 'open'
   | 'read'
   | 'write'
+  | 'extend'
   | 'dataSync'
   | 'rename'
   | 'remove'
@@ -66,6 +67,7 @@ export class MemoryDisk implements Disk {
     open: 0,
     read: 0,
     write: 0,
+    extend: 0,
     dataSync: 0,
     rename: 0,
     remove: 0,
@@ -311,6 +313,13 @@ class MemoryDiskFile implements DiskFile {
     if (this.direct && !this.disk.ignoreDataSync) this.inode.makeDurable();
     if (fault !== undefined) throw systemError(fault.code, this.path);
     if (!complete) throw systemError('ENOSPC', this.path);
+  }
+
+  extend(bytes: number): void {
+    this.check();
+    if (!this.writable) throw systemError('EBADF', this.path);
+    this.disk.begin('extend', this.path);
+    this.inode.size = Math.max(this.inode.size, bytes);
   }
 
   dataSync(): void {

@@ -16,6 +16,7 @@ import {
   fdatasyncSync,
   fstatSync,
   fsyncSync,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -140,6 +141,11 @@ class NodeDiskFile implements DiskFile {
       if (count === 0) throw systemError('EIO', `write to ${this.path} made no progress`);
       done += count;
     }
+  }
+
+  extend(bytes: number): void {
+    this.check();
+    ftruncateSync(this.descriptor, bytes);
   }
 
   dataSync(): void {

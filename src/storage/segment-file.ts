@@ -5,7 +5,7 @@
  * [header sector][checkpoint, whole sectors][batch]…[zero to the end]
  * ```
  *
- * A file is made under a temporary name: zero-filled and synced, then header, checkpoint and, after
+ * A file is made under a temporary name: all zero and synced, then header, checkpoint and, after
  * a recovery, the carried batch are written and synced; only then it gets its name, and the
  * directory is synced. So a named segment always had a durable header, and its existence proves that
  * everything in the segments before it, up to `prevEnd`, was durable.
@@ -41,7 +41,7 @@ export function segmentPath(directory: string, lane: number, sequence: number): 
   return `${directory}/${segmentName(lane, sequence)}`;
 }
 
-/** A zero-filled, synced file that waits to become a segment. */
+/** A synced file of zeros that waits to become a segment. */
 export function sparePath(directory: string, lane: number): string {
   return `${directory}/lane-${lane}-spare`;
 }
@@ -147,8 +147,20 @@ export interface Zeros {
   readonly bytes: number;
 }
 
+/** A new file of zeros that has no blocks yet, in place of one that may be there; durable but for its name. */
+export function createSparse(disk: Disk, path: string, fileBytes: number): void {
+  if (disk.exists(path)) disk.remove(path);
+  const file = disk.open(path, { access: 'write', create: true });
+  try {
+    file.extend(fileBytes);
+    file.dataSync();
+  } finally {
+    file.close();
+  }
+}
+
 /**
- * Extends a file by zeros over [from, to) and syncs it. Direct where possible: pages that the page
+ * Writes zeros over [from, to) of a file and syncs them. Direct where possible: pages that the page
  * cache kept would have to be thrown out again one by one by the direct writes of the log.
  */
 export function zeroFill(
@@ -159,7 +171,7 @@ export function zeroFill(
   from: number,
   to: number,
 ): void {
-  const file = disk.open(path, { access: 'write', create: from === 0, direct });
+  const file = disk.open(path, { access: 'write', direct });
   try {
     for (let position = from; position < to; position += zeros.length) {
       file.write(zeros.subarray(0, Math.min(zeros.length, to - position)), position);

@@ -7,7 +7,7 @@ import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
 import type { Inspection, InspectTask } from './lane-inspection.js';
 import { inspectLane } from './lane-inspection.js';
-import { sparePath, type Zeros, zeroFill } from './segment-file.js';
+import { createSparse, sparePath, type Zeros, zeroFill } from './segment-file.js';
 import type { ReadTask, ReadTaskResult } from './segment-reader.js';
 import { SegmentReader } from './segment-reader.js';
 import type { ScanResult, ScanTask } from './segment-scan.js';
@@ -23,7 +23,7 @@ export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
       ? ReadTaskResult
       : undefined;
 
-/** Zero-fills a slice of the lane's spare file; the last slice gives the file its name. */
+/** Makes a slice of the lane's spare file; the last slice gives the file its name. */
 export interface PrefillTask {
   readonly type: 'prefill';
   readonly directory: string;
@@ -31,9 +31,14 @@ export interface PrefillTask {
   readonly from: number;
   readonly to: number;
   readonly fileBytes: number;
+  /** Fill it with zeros; otherwise it stays a hole that reads as zero. */
+  readonly zeroed: boolean;
   readonly zeros: Zeros;
   readonly direct: boolean;
 }
+
+/** A flush of the log that comes meanwhile waits for one such write. */
+const PREFILL_WRITE_BYTES = 128 * 1024;
 
 export class StorageTaskRunner {
   private readonly memory: SharedHeap;
@@ -71,9 +76,11 @@ export class StorageTaskRunner {
 function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): undefined {
   const spare = sparePath(task.directory, task.lane);
   const temporary = `${spare}.tmp`;
-  if (task.from === 0 && disk.exists(temporary)) disk.remove(temporary);
-  const zeros = memory.slice(task.zeros.pointer, task.zeros.bytes);
-  zeroFill(disk, temporary, zeros, task.direct, task.from, task.to);
+  if (task.from === 0) createSparse(disk, temporary, task.fileBytes);
+  if (task.zeroed) {
+    const zeros = memory.slice(task.zeros.pointer, Math.min(task.zeros.bytes, PREFILL_WRITE_BYTES));
+    zeroFill(disk, temporary, zeros, task.direct, task.from, task.to);
+  }
   if (task.to < task.fileBytes) return;
   disk.rename(temporary, spare);
   disk.syncDirectory(task.directory);

@@ -24,7 +24,6 @@ import { CountedLease } from './cached-block.js';
 import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
 import { LaneLog } from './lane-log.js';
-import type { BatchPlace } from './lane-writer.js';
 import type {
   EntriesLease,
   EntriesToStage,
@@ -37,6 +36,7 @@ import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
 import type { Zeros } from './segment-file.js';
+import { SpareSegment } from './spare-segment.js';
 import type { StorageExecutor } from './storage-executor.js';
 import { LANE_QUEUE_LIMIT } from './storage-executor.js';
 
@@ -70,7 +70,6 @@ export interface WalLogStoreParts {
 const LANE = 0;
 const WRITER_SCRATCH_BYTES = 256 * 1024;
 const ZERO_BYTES = 1024 * 1024;
-const PREFILL_SLICE_BYTES = 4 * 1024 * 1024;
 const CLOSE_TIMEOUT_MS = 5_000;
 const TWO_POW_52 = 2 ** 52;
 
@@ -85,6 +84,7 @@ export class WalLogStore implements LogStore {
   private readonly directory: string;
   private readonly ring: EntryRing;
   private readonly lane: LaneLog;
+  private readonly spare: SpareSegment;
   /** Scratch memory of the thread that runs the tasks. */
   private readonly summary: number;
   private readonly zeros: Zeros;
@@ -93,8 +93,6 @@ export class WalLogStore implements LogStore {
   private readonly lastTimes: Map<number, number> = new Map();
   private failure: KeelsonError | undefined;
   private closing: Promise<void> | undefined;
-  private prefill: Promise<void> = Promise.resolve();
-  private prefilledFor = 0;
   private cacheHits = 0;
   private cacheMisses = 0;
   private readonly unpinned: () => void;
@@ -142,10 +140,21 @@ export class WalLogStore implements LogStore {
     };
     this.lane = new LaneLog(this.heap, this.ring, executor, this.scheduler, limits, {
       flushed: (group, io) => this.events.flushed(group.id, io),
-      written: (place) => this.prefillNext(place),
+      written: (place) => this.spare.written(place),
       failed: (error) => this.poison(error),
       writable: () => this.events.writable(),
     });
+    this.spare = new SpareSegment(
+      {
+        directory: this.directory,
+        lane: LANE,
+        segmentBytes: options.segmentBytes,
+        direct: options.directIo === 'auto',
+        zeros: this.zeros,
+      },
+      executor,
+      this.logger,
+    );
     this.unpinned = () => this.lane.unpinned();
   }
 
@@ -337,33 +346,9 @@ export class WalLogStore implements LogStore {
     return this.read(log.id, firstIndex, lastIndex, maxBytes);
   }
 
-  /** Once a segment is half full, the file of the next one is filled with zeros beside it. */
-  private prefillNext(place: BatchPlace): void {
-    const { segmentBytes } = this.options;
-    if (place.segment === this.prefilledFor || place.position < segmentBytes / 2) return;
-    this.prefilledFor = place.segment;
-    this.prefill = this.fillSpare(segmentBytes).catch((error: unknown) => {
-      // The lane makes its next file itself, and fails if it cannot.
-      this.logger.warn(
-        { event: 'storage.prefill-failed', error },
-        'no file was made ahead of time',
-      );
-    });
-  }
-
-  private async fillSpare(fileBytes: number): Promise<void> {
-    const { directory, zeros } = this;
-    const direct = this.options.directIo === 'auto';
-    const base = { type: 'prefill', directory, lane: LANE, fileBytes, zeros, direct } as const;
-    for (let from = 0; from < fileBytes && this.usable(); from += PREFILL_SLICE_BYTES) {
-      const to = Math.min(from + PREFILL_SLICE_BYTES, fileBytes);
-      await this.executor.run({ ...base, from, to });
-    }
-  }
-
   private async shutDown(): Promise<void> {
     try {
-      await this.inTime(this.lane.shutDown(this.groups.values()).then(() => this.prefill));
+      await this.inTime(this.lane.shutDown(this.groups.values()).then(() => this.spare.stop()));
       await this.executor.stopLane();
     } finally {
       await this.executor.close();

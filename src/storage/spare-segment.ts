@@ -1,0 +1,108 @@
+/**
+ * The file of the next segment, made ahead of time beside the log.
+ *
+ * A write into blocks that the file has already is synced without a journal entry of the file system.
+ * So the file is filled with zeros, in small slices, as far behind the log as will bring it to its end
+ * in time: a flush that meets a slice waits for it, and meets few.
+ *
+ * Zeros cost the disk as many bytes as the log itself, and a journal entry costs a flush the same
+ * whatever its size. So while flushes are large the rest of the file stays a hole: the disk is better
+ * used for the log.
+ */
+import type { Logger } from '../base/logger.js';
+import type { BatchPlace } from './lane-writer.js';
+import type { Zeros } from './segment-file.js';
+import type { StorageExecutor } from './storage-executor.js';
+
+/** Bytes of a flush from which on the zeros cost more than they save. */
+const LARGE_FLUSH_BYTES = 32 * 1024;
+const SLICE_BYTES = 256 * 1024;
+/** Shares of the log's segment: where the file is begun, once it shows what flushes are like, and done. */
+const BEGIN = 1 / 8;
+const END = 7 / 8;
+
+export interface SpareSegmentOptions {
+  /** The folder of the segments. */
+  readonly directory: string;
+  readonly lane: number;
+  readonly segmentBytes: number;
+  readonly direct: boolean;
+  readonly zeros: Zeros;
+}
+
+export class SpareSegment {
+  private readonly options: SpareSegmentOptions;
+  private readonly executor: StorageExecutor;
+  private readonly logger: Logger;
+  /** The segment that the log writes, and what it has written of it. */
+  private segment = 0;
+  private flushes = 0;
+  private position = 0;
+  /** Bytes of the file that are done; all of them once it waits for the lane. */
+  private made = 0;
+  private slice: Promise<void> | undefined;
+  /** While the log writes that segment nothing more is tried. */
+  private failedIn = 0;
+  private stopped = false;
+
+  constructor(options: SpareSegmentOptions, executor: StorageExecutor, logger: Logger) {
+    this.options = options;
+    this.executor = executor;
+    this.logger = logger;
+  }
+
+  /** A batch is durable there. */
+  written(place: BatchPlace): void {
+    if (place.segment !== this.segment) {
+      this.segment = place.segment;
+      this.flushes = 0;
+      // A finished file was taken for this segment; an unfinished one goes on for the next.
+      if (this.made >= this.options.segmentBytes) this.made = 0;
+    }
+    this.flushes++;
+    this.position = place.position + place.totalLength;
+    this.goOn();
+  }
+
+  /** Begins nothing more; resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    await this.slice;
+  }
+
+  private goOn(): void {
+    if (this.slice !== undefined || this.stopped || this.failedIn === this.segment) return;
+    if (this.made >= this.due()) return;
+    const { segmentBytes: fileBytes, ...base } = this.options;
+    const from = this.made;
+    const large = this.position / this.flushes >= LARGE_FLUSH_BYTES;
+    const to = large ? fileBytes : Math.min(from + SLICE_BYTES, fileBytes);
+    this.slice = this.executor
+      .run({ type: 'prefill', ...base, fileBytes, from, to, zeroed: !large })
+      .then(
+        () => {
+          this.made = to;
+        },
+        (error: unknown) => {
+          // The lane makes its next file itself, and fails if it cannot.
+          this.made = 0;
+          this.failedIn = this.segment;
+          this.logger.warn(
+            { event: 'storage.prefill-failed', error },
+            'no file was made ahead of time',
+          );
+        },
+      )
+      .then(() => {
+        this.slice = undefined;
+        this.goOn();
+      });
+  }
+
+  /** Bytes that should be done by now, for the file to be whole before the log needs it. */
+  private due(): number {
+    const { segmentBytes } = this.options;
+    const done = (this.position / segmentBytes - BEGIN) / (END - BEGIN);
+    return Math.min(1, done) * segmentBytes;
+  }
+}
