@@ -11,8 +11,9 @@ import { KeelsonError } from './base/errors.js';
 import type { Host } from './host.js';
 import { openHost, type RaftOptions } from './open-host.js';
 import { CallScope } from './runtime/call-scope.js';
+import { writeResultOf } from './runtime/forwarded-requests.js';
 import { type LeaderTask, LeaderTasks } from './runtime/leader-tasks.js';
-import { Runtime } from './runtime/runtime.js';
+import type { Runtime } from './runtime/runtime.js';
 import type { StateMachine } from './state-machine/state-machine.js';
 
 /**
@@ -76,7 +77,9 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
       // The hot path: nothing but the promise is made for a write.
       try {
         const payload = this.host.machine.encode(command);
-        return runtime.propose(payload, this.callTimeoutMs) as Promise<WriteResult<Response>>;
+        return runtime.proposer.propose(payload, this.callTimeoutMs) as Promise<
+          WriteResult<Response>
+        >;
       } catch (error) {
         return Promise.reject(notEncodable(error));
       }
@@ -90,16 +93,14 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
   ): Promise<WriteResult<Response>> {
     const scope = this.scope(options);
     const payload = this.encode(command);
+    const { proposer } = this.runtime;
     const result = await this.host.forwarder.call<WriteResult<unknown>>(
       scope,
       (timeoutMs) => ({ kind: 'write', payload, timeoutMs }),
-      ({ payload: response, term, index }) => ({
-        response: Runtime.decodeResponse(response),
-        logId: { term, index },
-      }),
+      writeResultOf,
       () =>
-        this.runtime.abortable(
-          this.runtime.propose(payload, scope.remainingMs()) as Promise<WriteResult<unknown>>,
+        proposer.abortable(
+          proposer.propose(payload, scope.remainingMs()) as Promise<WriteResult<unknown>>,
           scope,
         ),
     );
@@ -115,11 +116,12 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     options?: CallOptions,
   ): Promise<WriteResult<Response>[]> {
     if (commands.length === 0) return [];
-    if (this.runtime.engine.role !== 'leader') return this.forwardMany(commands, options);
+    const { engine, proposer } = this.runtime;
+    if (engine.role !== 'leader') return this.forwardMany(commands, options);
     const scope = this.scope(options);
     const payloads = commands.map((command) => this.encode(command));
-    const results = this.runtime.proposeMany(payloads, scope.remainingMs());
-    return this.runtime.abortable(results as Promise<WriteResult<Response>[]>, scope);
+    const results = proposer.proposeMany(payloads, scope.remainingMs());
+    return proposer.abortable(results as Promise<WriteResult<Response>[]>, scope);
   }
 
   private async forwardMany(
@@ -188,7 +190,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
 
   /** Resolves when proposals are accepted again after KEELSON_OVERLOADED; at once if they are. */
   async writable(options?: CallOptions): Promise<void> {
-    await this.waitFor(() => this.runtime.canAccept, options);
+    await this.waitFor(() => this.runtime.proposer.canAccept, options);
   }
 
   /**

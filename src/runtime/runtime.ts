@@ -1,12 +1,10 @@
-import { pack, unpack } from 'msgpackr';
-import { invariant } from '../base/assert.js';
-import { type ErrorCode, KeelsonError, type LeaderHint, toErrorRecord } from '../base/errors.js';
+import { type ErrorCode, KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { AppendEntries, Command } from '../engine/commands.js';
 import type { Engine } from '../engine/engine.js';
-import type { AppendRequest, ControlMessage, ReceivedEntries } from '../engine/messages.js';
-import type { IoId, LogIndex, Membership, NodeId, StoredMembership } from '../engine/types.js';
+import type { AppendRequest, ControlMessage } from '../engine/messages.js';
+import type { IoId, Membership, NodeId } from '../engine/types.js';
 import type {
   ForwardRequest,
   ForwardResponse,
@@ -14,13 +12,16 @@ import type {
   NetworkHandler,
 } from '../network/network.js';
 import type { MachineEvents, MachineHost } from '../state-machine/machine-host.js';
-import type { LogStore, StagedEntries } from '../storage/log-store.js';
-import { ENTRY_KIND } from '../wasm/layout.js';
+import type { LogStore } from '../storage/log-store.js';
 import { ApplyLane, type ApplyLimits } from './apply-lane.js';
-import { CallScope } from './call-scope.js';
+import type { CallScope } from './call-scope.js';
+import { EntryStaging } from './entry-staging.js';
 import { FlushWatch } from './flush-watch.js';
-import { decodeMembership, encodeMembership, NO_MEMBERSHIP } from './membership-codec.js';
-import { type ProposalLimits, Proposals } from './proposals.js';
+import { ForwardedRequests } from './forwarded-requests.js';
+import { LeadershipErrors } from './leadership-errors.js';
+import { NO_MEMBERSHIP } from './membership-codec.js';
+import type { Proposals } from './proposals.js';
+import { Proposer, type ProposerLimits, type ProposerSteps } from './proposer.js';
 import { ReadLane } from './read-lane.js';
 import { ReplicateLane } from './replicate-lane.js';
 
@@ -47,8 +48,7 @@ export interface RuntimeParts {
   readonly observer: RuntimeObserver;
 }
 
-export interface RuntimeLimits extends ProposalLimits, ApplyLimits {
-  readonly maxEntryBytes: number;
+export interface RuntimeLimits extends ProposerLimits, ApplyLimits {
   readonly callTimeoutMs: number;
   readonly flushStallMs: number;
 }
@@ -62,99 +62,49 @@ export interface RuntimeObserver {
   failed(error: KeelsonError): void;
 }
 
-const EMPTY = new Uint8Array(0);
-const NO_MEMBERSHIPS: readonly StoredMembership[] = [];
-
-/** The write has happened, whatever becomes of its response. */
-function packResponse(response: unknown, index: LogIndex): Uint8Array {
-  try {
-    return pack(response);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new KeelsonError(
-      'KEELSON_STATE_MACHINE_FAILED',
-      `the write is applied at index ${index}, but its response cannot be encoded: ${reason}`,
-      { outcome: 'unknown', details: { index }, cause },
-    );
-  }
-}
-
-/** What the engine is told of an empty probe. */
-function noEntries(lastIndex: LogIndex): ReceivedEntries {
-  return { termRuns: [], lastIndex, memberships: NO_MEMBERSHIPS };
-}
-
-/** What the engine is told of verified entries. */
-function describe({ termRuns, lastIndex, memberships }: StagedEntries): ReceivedEntries {
-  if (memberships.length === 0) return { termRuns, lastIndex, memberships: NO_MEMBERSHIPS };
-  return {
-    termRuns,
-    lastIndex,
-    memberships: memberships.map(({ index, payload }) => ({
-      index,
-      membership: decodeMembership(payload, index),
-    })),
-  };
-}
-
-export class Runtime implements NetworkHandler, MachineEvents {
+export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   readonly engine: Engine;
+  readonly proposer: Proposer;
   readonly reads: ReadLane;
+  readonly errors: LeadershipErrors;
   private readonly group: number;
-  private readonly nodeId: NodeId;
   private readonly store: LogStore;
   private readonly network: Network;
   private readonly scheduler: Scheduler;
   private readonly logger: Logger;
-  private readonly limits: RuntimeLimits;
   private readonly observer: RuntimeObserver;
+  private readonly staging: EntryStaging;
   private readonly proposals: Proposals;
+  private readonly forwardedRequests: ForwardedRequests;
   private readonly flushWatch: FlushWatch;
   private readonly applyLane: ApplyLane;
   private readonly replicateLane: ReplicateLane;
-  /** What the next `AppendEntries` command with source `client` or `received` refers to. */
-  private staged: StagedEntries | undefined;
-  private lastTime: number;
   private running = false;
-  private appendScheduled = false;
-  private lastProposal: Promise<unknown> | undefined;
-  /** The log or the engine has refused writes since it last had room. */
-  private refusing = false;
   private timer: Timer | undefined;
   private timerAtMs = Number.POSITIVE_INFINITY;
   private stopReason: KeelsonError | undefined;
 
   constructor(parts: RuntimeParts) {
-    this.group = parts.group;
-    this.nodeId = parts.nodeId;
-    this.engine = parts.engine;
-    this.store = parts.store;
-    this.network = parts.network;
-    this.scheduler = parts.scheduler;
-    this.logger = parts.logger;
-    this.limits = parts.limits;
+    const { group, nodeId, engine, store, network, scheduler, logger, limits } = parts;
+    const { machineApplied } = parts;
+    this.group = group;
+    this.engine = engine;
+    this.store = store;
+    this.network = network;
+    this.scheduler = scheduler;
+    this.logger = logger;
     this.observer = parts.observer;
-    this.lastTime = parts.store.lastTime(parts.group);
-    this.proposals = new Proposals(parts.limits);
-    this.flushWatch = new FlushWatch(parts.limits.flushStallMs);
-    this.reads = new ReadLane(parts.machineApplied);
-    const fail = (error: unknown): void => this.fail(error, 'KEELSON_STORAGE_FAILED');
-    this.applyLane = new ApplyLane(
-      parts.group,
-      parts.store,
-      parts.machine,
-      parts.limits,
-      parts.machineApplied,
-      fail,
-    );
-    this.replicateLane = new ReplicateLane(
-      parts.group,
-      parts.engine,
-      parts.store,
-      parts.network,
-      () => this.run(),
-      fail,
-    );
+    this.errors = new LeadershipErrors(nodeId, engine);
+    this.staging = new EntryStaging(group, engine, store, scheduler, logger);
+    this.proposer = new Proposer(engine, scheduler, this.staging, limits, this);
+    this.proposals = this.proposer.proposals;
+    this.forwardedRequests = new ForwardedRequests(this, scheduler, limits.callTimeoutMs);
+    this.flushWatch = new FlushWatch(limits.flushStallMs);
+    this.reads = new ReadLane(machineApplied);
+    const fail = (error: unknown): void => this.fail(error);
+    this.applyLane = new ApplyLane(group, store, parts.machine, limits, machineApplied, fail);
+    const progress = (): void => this.run();
+    this.replicateLane = new ReplicateLane(group, engine, store, network, progress, fail);
   }
 
   /** Begins to tick. `bootstrap` is written when the log is pristine. */
@@ -192,169 +142,18 @@ export class Runtime implements NetworkHandler, MachineEvents {
   }
 
   /** Whatever stopped the node, what is asked of it afterwards changes nothing. */
-  private stoppedRefusal(reason: KeelsonError): KeelsonError {
+  stoppedRefusal(reason: KeelsonError): KeelsonError {
     const { code, message, outcome } = reason;
     return outcome === 'rejected' ? reason : new KeelsonError(code, message, { cause: reason });
   }
 
-  // Client calls ---------------------------------------------------------------------------------
-
-  /** Proposes one command on the leader; the caller has checked `canPropose`. */
-  propose(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
-    const refusal = this.refusal(1, payload.length, payload.length);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    this.scheduleAppend();
-    const proposal = this.proposals.add(payload, timeoutMs);
-    this.lastProposal = proposal;
-    return proposal;
-  }
-
-  proposeMany(payloads: readonly Uint8Array[], timeoutMs: number): Promise<unknown> {
-    let bytes = 0;
-    let largest = 0;
-    for (const payload of payloads) {
-      bytes += payload.length;
-      if (payload.length > largest) largest = payload.length;
-    }
-    const refusal = this.refusal(payloads.length, bytes, largest);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    this.scheduleAppend();
-    const proposal = this.proposals.addMany(payloads, bytes, timeoutMs);
-    this.lastProposal = proposal;
-    return proposal;
-  }
-
-  /** Lets go of the write that was proposed last when its signal fires. */
-  abortable<T>(proposal: Promise<T>, scope: CallScope): Promise<T> {
-    // A refused proposal has no slot; the last one is somebody else's.
-    if (proposal !== this.lastProposal) return proposal;
-    const ticket = this.proposals.lastTicket();
-    const { signal } = scope;
-    if (signal === undefined) return proposal;
-    const onAbort = (): void => this.proposals.cancel(ticket, scope.aborted('unknown'));
-    signal.addEventListener('abort', onAbort, { once: true });
-    return proposal.finally(() => signal.removeEventListener('abort', onAbort));
-  }
-
-  /** Room for at least one more write. */
-  get canAccept(): boolean {
-    return !this.refusing && this.proposals.hasRoom(1, this.limits.maxEntryBytes);
-  }
-
-  private refusal(entries: number, bytes: number, largest: number): KeelsonError | undefined {
-    if (this.stopReason !== undefined) return this.stoppedRefusal(this.stopReason);
-    const { maxEntryBytes, maxBlockEntries, maxBlockBytes } = this.limits;
-    if (largest > maxEntryBytes) {
-      return new KeelsonError(
-        'KEELSON_ENTRY_TOO_LARGE',
-        `a command of ${largest} bytes exceeds limits.maxEntryBytes (${maxEntryBytes})`,
-      );
-    }
-    if (entries > maxBlockEntries || bytes > maxBlockBytes) {
-      return new KeelsonError(
-        'KEELSON_ENTRY_TOO_LARGE',
-        `${entries} commands of ${bytes} bytes exceed one batch (${maxBlockEntries} commands, ${maxBlockBytes} bytes)`,
-      );
-    }
-    if (this.proposals.hasRoom(entries, bytes)) return undefined;
-    return new KeelsonError(
-      'KEELSON_OVERLOADED',
-      `${this.proposals.pending} writes wait already; try again when writable() resolves`,
-    );
-  }
-
-  private scheduleAppend(): void {
-    if (this.appendScheduled) return;
-    this.appendScheduled = true;
-    // While earlier writes are under way, the clients of other sockets may join in: one block costs
-    // the disk and each follower the same as one write. With nothing under way, nobody waits.
-    if (this.proposals.pending === 0) this.scheduler.enqueue(this.appendProposals);
-    else this.scheduler.enqueueLate(this.appendProposals);
-  }
-
-  /** Everything that this turn brought becomes as few blocks as the limits allow. */
-  private readonly appendProposals = (): void => {
-    this.appendScheduled = false;
-    while (this.proposals.hasUnappended && this.stopReason === undefined) {
-      const { count, payloads } = this.proposals.nextChunk();
-      const firstIndex = this.engine.lastLogId.index + 1;
-      const term = this.engine.term;
-      let staged: StagedEntries;
-      try {
-        staged = this.stage(ENTRY_KIND.application, firstIndex, term, payloads, count);
-      } catch (error) {
-        this.refuseProposals(error);
-        return;
-      }
-      if (this.engine.clientWrite(count) !== firstIndex) {
-        this.refuseProposals(this.notAccepted());
-        return;
-      }
-      this.proposals.appendedAs(count, firstIndex, term, this.scheduler.now());
-      this.staged = staged;
-      this.run();
-    }
-  };
-
-  private refuseProposals(error: unknown): void {
-    if (error instanceof KeelsonError && error.outcome === 'rejected') {
-      this.refusing = error.code === 'KEELSON_OVERLOADED';
-      this.proposals.refuseUnappended(error);
-    } else {
-      this.fail(error, 'KEELSON_STORAGE_FAILED');
-    }
-  }
-
-  private notAccepted(): KeelsonError {
-    if (this.engine.role !== 'leader') return this.notLeader();
-    return new KeelsonError(
-      'KEELSON_OVERLOADED',
-      'too many entries wait for a quorum; try again when writable() resolves',
-    );
-  }
-
-  notLeader(): KeelsonError {
-    return new KeelsonError('KEELSON_NOT_LEADER', `node ${this.nodeId} does not lead`, {
-      leader: this.leaderHint(),
-    });
-  }
-
-  leaderHint(): LeaderHint | undefined {
-    const nodeId = this.engine.leader;
-    if (nodeId === 0) return undefined;
-    return { nodeId, address: this.membership.addresses[nodeId] };
-  }
-
-  private stage(
-    kind: number,
-    firstIndex: number,
-    term: number,
-    payloads: readonly Uint8Array[],
-    count: number,
-  ): StagedEntries {
-    // Never decreases along the log, whatever the clocks of past leaders said.
-    this.lastTime = Math.max(this.lastTime, this.scheduler.wallTime());
-    return this.store.stage(this.group, {
-      firstIndex,
-      term,
-      time: this.lastTime,
-      kind,
-      payloads,
-      count,
-    });
-  }
-
-  /** There is room in the log again, or there may be: something was committed. */
-  storeWritable(): void {
-    this.refusing = false;
-    this.observer.changed();
-  }
+  // Reads ----------------------------------------------------------------------------------------
 
   /** Asks for the index that a linearizable read must see; only on a leader. */
   readIndex(scope: CallScope): Promise<number> {
     if (this.stopReason !== undefined) return Promise.reject(this.stopReason);
     const round = this.engine.requestRead();
-    if (round === 0) return Promise.reject(this.notLeader());
+    if (round === 0) return Promise.reject(this.errors.notLeader());
     const answer = this.reads.waitForRound(round, scope);
     this.run();
     return answer;
@@ -368,7 +167,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
       this.engine.elapse(this.scheduler.now());
       this.engine.receive(from, message);
     } catch (error) {
-      this.fail(error, 'KEELSON_STORAGE_FAILED');
+      this.fail(error);
       return;
     }
     this.run();
@@ -376,51 +175,16 @@ export class Runtime implements NetworkHandler, MachineEvents {
 
   append(from: NodeId, request: AppendRequest, parts: readonly Uint8Array[]): void {
     if (this.stopReason !== undefined) return;
-    const firstIndex = request.prevLogId.index + 1;
     try {
-      if (request.lastIndex < firstIndex) {
-        this.engine.elapse(this.scheduler.now());
-        this.engine.handleAppend(from, request, noEntries(request.prevLogId.index));
-      } else {
-        const staged = this.receiveEntries(from, request, firstIndex, parts);
-        if (staged === undefined) return;
-        this.staged = staged;
-        if (staged.lastTime > this.lastTime) this.lastTime = staged.lastTime;
-        this.engine.elapse(this.scheduler.now());
-        this.engine.handleAppend(from, request, describe(staged));
-      }
+      const received = this.staging.receive(from, request, parts);
+      if (received === undefined) return;
+      this.engine.elapse(this.scheduler.now());
+      this.engine.handleAppend(from, request, received);
     } catch (error) {
-      this.fail(error, 'KEELSON_STORAGE_FAILED');
+      this.fail(error);
       return;
     }
     this.run();
-  }
-
-  /** Undefined when the message is dropped; the leader finds out by the gap and sends again. */
-  private receiveEntries(
-    from: NodeId,
-    request: AppendRequest,
-    firstIndex: number,
-    parts: readonly Uint8Array[],
-  ): StagedEntries | undefined {
-    try {
-      const staged = this.store.receive(this.group, firstIndex, parts);
-      if (staged.lastIndex === request.lastIndex) return staged;
-      this.logger.warn(
-        { event: 'append.malformed', from, lastIndex: request.lastIndex },
-        'dropped an append whose entries end at another index than it says',
-      );
-    } catch (error) {
-      if (!(error instanceof KeelsonError) || error.outcome === 'unknown') {
-        this.fail(error, 'KEELSON_STORAGE_FAILED');
-        return undefined;
-      }
-      this.logger.warn(
-        { event: 'append.dropped', from, code: error.code, reason: error.message },
-        'dropped an append',
-      );
-    }
-    return undefined;
   }
 
   connected(peer: NodeId): void {
@@ -453,42 +217,11 @@ export class Runtime implements NetworkHandler, MachineEvents {
       `node ${peer} refuses this node: ${text}. Start it with its own data directory.`,
       { details: { peer, reason } },
     );
-    this.fail(error, 'KEELSON_HANDSHAKE_REFUSED');
+    this.fail(error);
   }
 
-  /** A follower asks on behalf of its client. It has sent it one hop; it goes no further. */
-  async request(_from: NodeId, request: ForwardRequest): Promise<ForwardResponse> {
-    try {
-      const scope = new CallScope(
-        this.scheduler,
-        { timeoutMs: request.timeoutMs },
-        this.limits.callTimeoutMs,
-      );
-      if (request.kind === 'readIndex') {
-        return { payload: EMPTY, index: await this.readIndex(scope), term: this.engine.term };
-      }
-      if (this.engine.role !== 'leader') throw this.notLeader();
-      // The bytes belong to the network's buffer, and are read again only at the end of this turn.
-      const payload = request.payload.slice();
-      const result = (await this.propose(payload, scope.remainingMs())) as {
-        response: unknown;
-        logId: { term: number; index: number };
-      };
-      const { term, index } = result.logId;
-      return { payload: packResponse(result.response, index), index, term };
-    } catch (error) {
-      return {
-        payload: EMPTY,
-        index: 0,
-        term: 0,
-        error: toErrorRecord(error, 'KEELSON_INVALID_ARGUMENT'),
-      };
-    }
-  }
-
-  /** What `request` answered to a forwarded write. */
-  static decodeResponse(payload: Uint8Array): unknown {
-    return payload.length === 0 ? undefined : unpack(payload);
+  request(_from: NodeId, request: ForwardRequest): Promise<ForwardResponse> {
+    return this.forwardedRequests.answer(request);
   }
 
   // Completions ----------------------------------------------------------------------------------
@@ -499,7 +232,7 @@ export class Runtime implements NetworkHandler, MachineEvents {
     try {
       this.engine.logFlushed(io.sequence);
     } catch (error) {
-      this.fail(error, 'KEELSON_STORAGE_FAILED');
+      this.fail(error);
       return;
     }
     this.run();
@@ -515,12 +248,18 @@ export class Runtime implements NetworkHandler, MachineEvents {
     this.run();
   }
 
+  /** There is room in the log again, or there may be: something was committed. */
+  storeWritable(): void {
+    this.proposer.roomAgain();
+    this.observer.changed();
+  }
+
   /** From the store or the state machine: this node can go on no longer. */
   failed(error: Error): void {
     this.fail(error, 'KEELSON_STATE_MACHINE_FAILED');
   }
 
-  private fail(error: unknown, code: ErrorCode): void {
+  fail(error: unknown, code: ErrorCode = 'KEELSON_STORAGE_FAILED'): void {
     if (this.stopReason !== undefined) return;
     const failure =
       error instanceof KeelsonError
@@ -544,13 +283,14 @@ export class Runtime implements NetworkHandler, MachineEvents {
     try {
       event();
     } catch (error) {
-      this.fail(error, 'KEELSON_STORAGE_FAILED');
+      this.fail(error);
       return;
     }
     this.run();
   }
 
-  private run(): void {
+  /** Runs what the engine wants done, and what comes of that. */
+  run(): void {
     if (this.running || this.stopReason !== undefined) return;
     this.running = true;
     try {
@@ -559,10 +299,10 @@ export class Runtime implements NetworkHandler, MachineEvents {
         if (commands.length === 0) break;
         for (const command of commands) this.execute(command);
       }
-      this.staged = undefined;
+      this.staging.staged = undefined;
       this.armTimer();
     } catch (error) {
-      this.fail(error, 'KEELSON_STORAGE_FAILED');
+      this.fail(error);
     } finally {
       this.running = false;
     }
@@ -592,8 +332,8 @@ export class Runtime implements NetworkHandler, MachineEvents {
         return;
       case 'TruncateAfter':
         // Before what is overwritten: the slots that have no place yet stand behind it.
-        this.proposals.refuseUnappended(this.notLeader());
-        this.proposals.truncatedAfter(command.index, this.overwritten());
+        this.proposals.refuseUnappended(this.errors.notLeader());
+        this.proposals.truncatedAfter(command.index, this.errors.overwritten());
         this.flushWatch.submittedUpTo(command.io.sequence);
         this.store.truncateAfter(this.group, command.index, command.io);
         return;
@@ -605,10 +345,10 @@ export class Runtime implements NetworkHandler, MachineEvents {
         this.reads.ready(command.round, command.index);
         return;
       case 'ReadFailed':
-        this.reads.failed(command.round, this.notLeader());
+        this.reads.failed(command.round, this.errors.notLeader());
         return;
       case 'LeadershipChanged':
-        this.refusing = false;
+        this.proposer.roomAgain();
         this.observer.leadership();
         return;
       case 'MembershipChanged':
@@ -618,34 +358,9 @@ export class Runtime implements NetworkHandler, MachineEvents {
   }
 
   private appendEntries(command: AppendEntries): void {
-    const staged = this.stagedFor(command);
+    const staged = this.staging.stagedFor(command);
     this.flushWatch.submittedUpTo(command.io.sequence);
     this.store.append(this.group, staged, command.firstIndex, command.io);
-  }
-
-  private stagedFor(command: AppendEntries): StagedEntries {
-    const { source, firstIndex, term } = command;
-    if (source === 'blank') return this.stage(ENTRY_KIND.blank, firstIndex, term, [EMPTY], 1);
-    if (source === 'bootstrap') {
-      // Identical bytes on every node: no clock.
-      const payloads = [encodeMembership(this.membership)];
-      const kind = ENTRY_KIND.membership;
-      return this.store.stage(this.group, { firstIndex, term, time: 0, kind, payloads, count: 1 });
-    }
-    const { staged } = this;
-    invariant(
-      staged !== undefined && staged.lastIndex === command.lastIndex,
-      'entries are staged when they are appended',
-    );
-    return staged;
-  }
-
-  private overwritten(): KeelsonError {
-    return new KeelsonError(
-      'KEELSON_LEADERSHIP_LOST',
-      'the entry was overwritten by another leader before this node saw it committed',
-      { outcome: 'unknown', leader: this.leaderHint() },
-    );
   }
 
   // Time -----------------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+import { pack, unpack } from 'msgpackr';
+import type { WriteResult } from '../api.js';
+import { KeelsonError, toErrorRecord } from '../base/errors.js';
+import type { Scheduler } from '../base/scheduler.js';
+import type { LogIndex } from '../engine/types.js';
+import type { ForwardRequest, ForwardResponse } from '../network/network.js';
+import { CallScope } from './call-scope.js';
+import type { Runtime } from './runtime.js';
+
+/**
+ * Answers what a follower asks on behalf of its clients. A request has come one hop and goes no
+ * further: a node that does not lead refuses it. Errors travel as records, with their outcome.
+ */
+export class ForwardedRequests {
+  private readonly runtime: Runtime;
+  private readonly scheduler: Scheduler;
+  private readonly callTimeoutMs: number;
+
+  constructor(runtime: Runtime, scheduler: Scheduler, callTimeoutMs: number) {
+    this.runtime = runtime;
+    this.scheduler = scheduler;
+    this.callTimeoutMs = callTimeoutMs;
+  }
+
+  async answer(request: ForwardRequest): Promise<ForwardResponse> {
+    const { runtime } = this;
+    try {
+      const { timeoutMs } = request;
+      const scope = new CallScope(this.scheduler, { timeoutMs }, this.callTimeoutMs);
+      if (request.kind === 'readIndex') {
+        const index = await runtime.readIndex(scope);
+        return { payload: NO_PAYLOAD, index, term: runtime.engine.term };
+      }
+      if (runtime.engine.role !== 'leader') throw runtime.errors.notLeader();
+      // The bytes belong to the network's buffer, and are read again only at the end of this turn.
+      const payload = request.payload.slice();
+      const result = await runtime.proposer.propose(payload, scope.remainingMs());
+      const { response, logId } = result as WriteResult<unknown>;
+      const { term, index } = logId;
+      return { payload: packResponse(response, index), index, term };
+    } catch (error) {
+      const record = toErrorRecord(error, 'KEELSON_INVALID_ARGUMENT');
+      return { payload: NO_PAYLOAD, index: 0, term: 0, error: record };
+    }
+  }
+}
+
+/** What was answered to a forwarded write. */
+export function writeResultOf({ payload, term, index }: ForwardResponse): WriteResult<unknown> {
+  const response: unknown = payload.length === 0 ? undefined : unpack(payload);
+  return { response, logId: { term, index } };
+}
+
+/** The write has happened, whatever becomes of its response. */
+function packResponse(response: unknown, index: LogIndex): Uint8Array {
+  try {
+    return pack(response);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new KeelsonError(
+      'KEELSON_STATE_MACHINE_FAILED',
+      `the write is applied at index ${index}, but its response cannot be encoded: ${reason}`,
+      { outcome: 'unknown', details: { index }, cause },
+    );
+  }
+}
+
+const NO_PAYLOAD = new Uint8Array(0);
