@@ -6,7 +6,7 @@ import type { Config } from './config/types.js';
 import { Engine } from './engine/engine.js';
 import type { IoId, Membership, NodeId, RecoveredLog } from './engine/types.js';
 import type { Network, NodeIdentity } from './network/network.js';
-import type { CallScope } from './runtime/call-scope.js';
+import { CallScope } from './runtime/call-scope.js';
 import { Forwarder } from './runtime/forwarder.js';
 import { votersOf } from './runtime/membership-codec.js';
 import { Observers } from './runtime/observers.js';
@@ -86,14 +86,10 @@ export class Host {
         membership: (membership) => this.membershipChanged(membership),
         failed: (error) => this.failed(error),
       },
+      sendOn: (payload, timeoutMs) => this.write(payload, timeoutMs),
     });
     this.forwarder = new Forwarder(nodeId, this.runtime, this.network, scheduler, this.observers);
-    this.readIndexes = new ReadIndexBatcher(
-      this.forwarder,
-      this.runtime,
-      scheduler,
-      config.limits.callTimeoutMs,
-    );
+    this.readIndexes = new ReadIndexBatcher(this.forwarder, scheduler, config.limits.callTimeoutMs);
   }
 
   /** @throws KeelsonError what the parts throw; everything opened so far is closed again */
@@ -142,6 +138,12 @@ export class Host {
 
   get address(): string {
     return this.boundAddress;
+  }
+
+  private write(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
+    const { callTimeoutMs } = this.config.limits;
+    const scope = new CallScope(this.scheduler, { timeoutMs }, callTimeoutMs);
+    return this.forwarder.write(payload, scope);
   }
 
   /** The index that a linearizable read must see, from whoever leads. */

@@ -11,7 +11,6 @@ import { KeelsonError } from './base/errors.js';
 import type { Host } from './host.js';
 import { openHost, type RaftOptions } from './open-host.js';
 import { CallScope } from './runtime/call-scope.js';
-import { writeResultOf } from './runtime/forwarded-requests.js';
 import { type LeaderTask, LeaderTasks } from './runtime/leader-tasks.js';
 import type { Runtime } from './runtime/runtime.js';
 import type { StateMachine } from './state-machine/state-machine.js';
@@ -77,7 +76,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
       // The hot path: nothing but the promise is made for a write.
       try {
         const payload = this.host.machine.encode(command);
-        return runtime.proposer.propose(payload, this.callTimeoutMs) as Promise<
+        return runtime.proposer.write(payload, this.callTimeoutMs) as Promise<
           WriteResult<Response>
         >;
       } catch (error) {
@@ -93,18 +92,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
   ): Promise<WriteResult<Response>> {
     const scope = this.scope(options);
     const payload = this.encode(command);
-    const { proposer } = this.runtime;
-    const result = await this.host.forwarder.call<WriteResult<unknown>>(
-      scope,
-      (timeoutMs) => ({ kind: 'write', payload, timeoutMs }),
-      writeResultOf,
-      () =>
-        proposer.abortable(
-          proposer.propose(payload, scope.remainingMs()) as Promise<WriteResult<unknown>>,
-          scope,
-        ),
-    );
-    return result as WriteResult<Response>;
+    return (await this.host.forwarder.write(payload, scope)) as WriteResult<Response>;
   }
 
   /**
@@ -116,20 +104,28 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     options?: CallOptions,
   ): Promise<WriteResult<Response>[]> {
     if (commands.length === 0) return [];
-    const { engine, proposer } = this.runtime;
-    if (engine.role !== 'leader') return this.forwardMany(commands, options);
     const scope = this.scope(options);
     const payloads = commands.map((command) => this.encode(command));
-    const results = proposer.proposeMany(payloads, scope.remainingMs());
-    return proposer.abortable(results as Promise<WriteResult<Response>[]>, scope);
+    const { engine, proposer } = this.runtime;
+    if (engine.role === 'leader') {
+      const results = proposer.proposeMany(payloads, scope.remainingMs());
+      try {
+        return await proposer.abortable(results as Promise<WriteResult<Response>[]>, scope);
+      } catch (error) {
+        // Refused as a whole, before it was appended: this node has lost its office.
+        if (!(error instanceof KeelsonError) || error.code !== 'KEELSON_NOT_LEADER') throw error;
+      }
+    }
+    return this.writeEach(payloads, scope);
   }
 
-  private async forwardMany(
-    commands: readonly Command[],
-    options: CallOptions | undefined,
+  private async writeEach(
+    payloads: readonly Uint8Array[],
+    scope: CallScope,
   ): Promise<WriteResult<Response>[]> {
+    const { forwarder } = this.host;
     const results = await Promise.allSettled(
-      commands.map((command) => this.write(command, options)),
+      payloads.map((payload) => forwarder.write(payload, scope) as Promise<WriteResult<Response>>),
     );
     const failures = results.flatMap((result) =>
       result.status === 'rejected' ? [result.reason as unknown] : [],
@@ -138,12 +134,12 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     if (first === undefined) {
       return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     }
-    if (failures.length === commands.length && failures.every(isRejection)) throw first;
+    if (failures.length === payloads.length && failures.every(isRejection)) throw first;
     // Some commands took effect, or may have: the call as a whole is not safe to repeat.
     const message = first instanceof Error ? first.message : String(first);
     throw new KeelsonError(
       first instanceof KeelsonError ? first.code : 'KEELSON_LEADERSHIP_LOST',
-      `${failures.length} of ${commands.length} commands failed, the first with: ${message}`,
+      `${failures.length} of ${payloads.length} commands failed, the first with: ${message}`,
       { outcome: 'unknown', cause: first },
     );
   }
@@ -163,7 +159,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
   }
 
   private async freshen(consistency: Consistency, options: CallOptions | undefined): Promise<void> {
-    if (this.runtime.stopped !== undefined) throw this.runtime.stopped;
+    if (this.runtime.stopRefusal !== undefined) throw this.runtime.stopRefusal;
     if (consistency === 'local') return;
     if (this.pendingReads >= this.maxPendingReads) {
       throw new KeelsonError('KEELSON_OVERLOADED', `${this.pendingReads} reads wait already`);

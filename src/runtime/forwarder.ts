@@ -1,8 +1,10 @@
+import type { WriteResult } from '../api.js';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
-import type { NodeId } from '../engine/types.js';
+import type { LogIndex, NodeId } from '../engine/types.js';
 import type { ForwardRequest, ForwardResponse, Network } from '../network/network.js';
 import type { CallScope } from './call-scope.js';
+import { writeResultOf } from './forwarded-requests.js';
 import type { Observers } from './observers.js';
 import type { Runtime } from './runtime.js';
 
@@ -12,6 +14,7 @@ import type { Runtime } from './runtime.js';
  * that it was refused before it changed anything.
  */
 const RETRY_MS = 20;
+const NO_PAYLOAD = new Uint8Array(0);
 
 export class Forwarder {
   private readonly nodeId: NodeId;
@@ -34,8 +37,32 @@ export class Forwarder {
     this.observers = observers;
   }
 
+  /** Replicates a command, here or through the leader. */
+  write(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
+    const { proposer } = this.runtime;
+    return this.call<WriteResult<unknown>>(
+      scope,
+      (timeoutMs) => ({ kind: 'write', payload, timeoutMs }),
+      writeResultOf,
+      () => {
+        const proposal = proposer.propose(payload, scope.remainingMs());
+        return proposer.abortable(proposal as Promise<WriteResult<unknown>>, scope);
+      },
+    );
+  }
+
+  /** The index that a linearizable read must see, from whoever leads. */
+  readIndex(scope: CallScope): Promise<LogIndex> {
+    return this.call(
+      scope,
+      (timeoutMs) => ({ kind: 'readIndex', payload: NO_PAYLOAD, timeoutMs }),
+      ({ index }) => index,
+      () => this.runtime.readIndex(scope),
+    );
+  }
+
   /** `local` runs when this node leads; otherwise `request` goes to the leader. */
-  async call<T>(
+  private async call<T>(
     scope: CallScope,
     request: (timeoutMs: number) => ForwardRequest,
     decode: (response: ForwardResponse) => T,
@@ -68,7 +95,7 @@ export class Forwarder {
   private async leader(scope: CallScope): Promise<NodeId> {
     const { engine } = this.runtime;
     for (;;) {
-      if (this.runtime.stopped !== undefined) throw this.runtime.stopped;
+      if (this.runtime.stopRefusal !== undefined) throw this.runtime.stopRefusal;
       if (scope.signal?.aborted === true) throw scope.aborted('rejected');
       if (engine.leader !== 0) return engine.leader;
       const timeoutMs = scope.remainingMs();
@@ -76,7 +103,7 @@ export class Forwarder {
       const { signal } = scope;
       try {
         await this.observers.waitFor(
-          () => engine.leader !== 0,
+          () => engine.leader !== 0 || this.runtime.stopRefusal !== undefined,
           signal === undefined ? { timeoutMs } : { timeoutMs, signal },
           timeoutMs,
         );

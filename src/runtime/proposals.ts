@@ -23,6 +23,9 @@ const capture = (resolve: Resolve): void => {
   capturedResolve = resolve;
 };
 
+/** Replicates a write through another leader, within the time that it has left. */
+export type SendOn = (payload: Uint8Array, timeoutMs: number) => Promise<unknown>;
+
 export interface ProposalLimits {
   /** Entries that may wait at once. */
   readonly maxPendingWrites: number;
@@ -56,6 +59,8 @@ export class Proposals {
   private readonly bytes: Int32Array;
   private readonly firstIndexes: Float64Array;
   private readonly terms: Float64Array;
+  /** 1: a write that may be sent on to another leader while it has no place in this log. */
+  private readonly mobile: Uint8Array;
   /** Time limit in ms until it is appended, point in monotonic time from then on. */
   private readonly deadlines: Float64Array;
   private head = 0;
@@ -80,6 +85,7 @@ export class Proposals {
     this.bytes = new Int32Array(capacity);
     this.firstIndexes = new Float64Array(capacity);
     this.terms = new Float64Array(capacity);
+    this.mobile = new Uint8Array(capacity);
     this.deadlines = new Float64Array(capacity);
   }
 
@@ -104,16 +110,18 @@ export class Proposals {
     );
   }
 
-  /** Takes one write; the caller has checked `hasRoom`. */
-  add(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
+  /**
+   * Takes one write; the caller has checked `hasRoom`. `mobile`: `sendOnUnappended` may take it away.
+   */
+  add(payload: Uint8Array, timeoutMs: number, mobile: boolean): Promise<unknown> {
     this.payloads[this.payloadCount++] = payload;
-    return this.addSlot(1, payload.length, undefined, timeoutMs);
+    return this.addSlot(1, payload.length, undefined, timeoutMs, mobile ? 1 : 0);
   }
 
   /** Takes several writes that are answered together; the caller has checked `hasRoom`. */
   addMany(payloads: readonly Uint8Array[], bytes: number, timeoutMs: number): Promise<unknown> {
     for (const payload of payloads) this.payloads[this.payloadCount++] = payload;
-    return this.addSlot(payloads.length, bytes, [], timeoutMs);
+    return this.addSlot(payloads.length, bytes, [], timeoutMs, 0);
   }
 
   /** Names the write that was added last, for `cancel`. */
@@ -127,6 +135,7 @@ export class Proposals {
     bytes: number,
     results: WriteResult<unknown>[] | undefined,
     timeoutMs: number,
+    mobile: number,
   ): Promise<unknown> {
     const promise = new Promise<unknown>(capture);
     const slot = this.tail++ & this.mask;
@@ -134,6 +143,7 @@ export class Proposals {
     this.results[slot] = results;
     this.counts[slot] = count;
     this.bytes[slot] = bytes;
+    this.mobile[slot] = mobile;
     this.deadlines[slot] = timeoutMs;
     this.entries += count;
     this.pendingBytes += bytes;
@@ -197,6 +207,24 @@ export class Proposals {
   refuseUnappended(error: KeelsonError): void {
     this.dropPayloads(this.payloadCount, this.payloadBytes);
     while (this.tail !== this.appended) this.rejectSlot(--this.tail & this.mask, error);
+  }
+
+  /**
+   * Gives the mobile writes among those that have no place in the log yet to `send`, in the order in
+   * which they came, and fails the others. Each is answered with what becomes of it there.
+   */
+  sendOnUnappended(error: KeelsonError, send: SendOn): void {
+    let at = 0;
+    for (let position = this.appended; position !== this.tail; position++) {
+      const slot = position & this.mask;
+      const resolve = this.resolves[slot];
+      if (this.mobile[slot] === 1 && resolve !== undefined) {
+        this.resolves[slot] = undefined;
+        resolve(send(this.payloads[at]!, this.deadlines[slot]!));
+      }
+      at += this.counts[slot]!;
+    }
+    this.refuseUnappended(error);
   }
 
   /** Answers what was applied in [firstIndex, lastIndex]; `responses[i]` belongs to `firstIndex + i`. */

@@ -5,7 +5,7 @@ import type { StagedEntries } from '../storage/log-store.js';
 import type { CallScope } from './call-scope.js';
 import type { EntryStaging } from './entry-staging.js';
 import type { LeadershipErrors } from './leadership-errors.js';
-import { type ProposalLimits, Proposals } from './proposals.js';
+import { type ProposalLimits, Proposals, type SendOn } from './proposals.js';
 
 /**
  * Client writes on a leader, from the call to the engine: refuses what is too large or too much, and
@@ -20,6 +20,7 @@ export class Proposer {
   private readonly staging: EntryStaging;
   private readonly limits: ProposerLimits;
   private readonly steps: ProposerSteps;
+  private readonly sendOn: SendOn;
   private appendScheduled = false;
   private lastProposal: Promise<unknown> | undefined;
   /** The log or the engine has refused writes since it last had room. */
@@ -31,26 +32,40 @@ export class Proposer {
     staging: EntryStaging,
     limits: ProposerLimits,
     steps: ProposerSteps,
+    sendOn: SendOn,
   ) {
     this.engine = engine;
     this.scheduler = scheduler;
     this.staging = staging;
     this.limits = limits;
     this.steps = steps;
+    this.sendOn = sendOn;
     this.proposals = new Proposals(limits);
   }
 
-  /** Proposes one command; the caller has seen that this node leads. */
+  /**
+   * Writes one command; the caller has seen that this node leads. Should it lose its office before the
+   * command stands in its log, whoever leads next gets it.
+   */
+  write(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
+    return this.add(payload, timeoutMs, true);
+  }
+
+  /** Writes one command into the log of this node, or nowhere. */
   propose(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
+    return this.add(payload, timeoutMs, false);
+  }
+
+  private add(payload: Uint8Array, timeoutMs: number, mobile: boolean): Promise<unknown> {
     const refusal = this.refusal(1, payload.length, payload.length);
     if (refusal !== undefined) return Promise.reject(refusal);
     this.scheduleAppend();
-    const proposal = this.proposals.add(payload, timeoutMs);
+    const proposal = this.proposals.add(payload, timeoutMs, mobile);
     this.lastProposal = proposal;
     return proposal;
   }
 
-  /** Proposes several commands that are answered together. */
+  /** Writes several commands, which are answered together, into the log of this node, or nowhere. */
   proposeMany(payloads: readonly Uint8Array[], timeoutMs: number): Promise<unknown> {
     let bytes = 0;
     let largest = 0;
@@ -89,7 +104,8 @@ export class Proposer {
   }
 
   private refusal(entries: number, bytes: number, largest: number): KeelsonError | undefined {
-    if (this.steps.stopped !== undefined) return this.steps.stoppedRefusal(this.steps.stopped);
+    const { stopRefusal } = this.steps;
+    if (stopRefusal !== undefined) return stopRefusal;
     const { maxEntryBytes, maxBlockEntries, maxBlockBytes } = this.limits;
     if (largest > maxEntryBytes) {
       return new KeelsonError(
@@ -121,7 +137,11 @@ export class Proposer {
 
   private readonly append = (): void => {
     this.appendScheduled = false;
-    while (this.proposals.hasUnappended && this.steps.stopped === undefined) {
+    while (this.proposals.hasUnappended && this.steps.stopRefusal === undefined) {
+      if (this.engine.role !== 'leader') {
+        this.lostOffice();
+        return;
+      }
       const { count, payloads } = this.proposals.nextChunk();
       const firstIndex = this.engine.lastLogId.index + 1;
       const term = this.engine.term;
@@ -133,7 +153,7 @@ export class Proposer {
         return;
       }
       if (this.engine.clientWrite(count) !== firstIndex) {
-        this.refuse(this.notAccepted());
+        this.refuse(tooManyUncommitted());
         return;
       }
       this.proposals.appendedAs(count, firstIndex, term, this.scheduler.now());
@@ -151,13 +171,17 @@ export class Proposer {
     }
   }
 
-  private notAccepted(): KeelsonError {
-    if (this.engine.role !== 'leader') return this.steps.errors.notLeader();
-    return new KeelsonError(
-      'KEELSON_OVERLOADED',
-      'too many entries wait for a quorum; try again when writable() resolves',
-    );
+  /** What has no place in this log yet will get none: another leads now, or soon will. */
+  lostOffice(): void {
+    this.proposals.sendOnUnappended(this.steps.errors.notLeader(), this.sendOn);
   }
+}
+
+function tooManyUncommitted(): KeelsonError {
+  return new KeelsonError(
+    'KEELSON_OVERLOADED',
+    'too many entries wait for a quorum; try again when writable() resolves',
+  );
 }
 
 export interface ProposerLimits extends ProposalLimits {
@@ -166,9 +190,8 @@ export interface ProposerLimits extends ProposalLimits {
 
 /** What the runtime does for its proposer. */
 export interface ProposerSteps {
-  /** Why the node has stopped; undefined while it runs. */
-  readonly stopped: KeelsonError | undefined;
-  stoppedRefusal(reason: KeelsonError): KeelsonError;
+  /** What callers are told once the node has stopped; undefined while it runs. */
+  readonly stopRefusal: KeelsonError | undefined;
   readonly errors: LeadershipErrors;
   /** Runs what the engine wants done. */
   run(): void;

@@ -1,7 +1,6 @@
 import type { Scheduler } from '../base/scheduler.js';
 import { CallScope } from './call-scope.js';
 import type { Forwarder } from './forwarder.js';
-import type { Runtime } from './runtime.js';
 
 /**
  * Linearizable reads on a follower: asks the leader for a read index. One request at a time is under
@@ -11,15 +10,13 @@ import type { Runtime } from './runtime.js';
  */
 export class ReadIndexBatcher {
   private readonly forwarder: Forwarder;
-  private readonly runtime: Runtime;
   private readonly scheduler: Scheduler;
   private readonly timeoutMs: number;
   private current: Promise<number> | undefined;
   private next: Promise<number> | undefined;
 
-  constructor(forwarder: Forwarder, runtime: Runtime, scheduler: Scheduler, timeoutMs: number) {
+  constructor(forwarder: Forwarder, scheduler: Scheduler, timeoutMs: number) {
     this.forwarder = forwarder;
-    this.runtime = runtime;
     this.scheduler = scheduler;
     this.timeoutMs = timeoutMs;
   }
@@ -32,12 +29,7 @@ export class ReadIndexBatcher {
 
   private readonly begin = (): Promise<number> => {
     const scope = new CallScope(this.scheduler, undefined, this.timeoutMs);
-    const request = this.forwarder.call<number>(
-      scope,
-      (timeoutMs) => ({ kind: 'readIndex', payload: NO_PAYLOAD, timeoutMs }),
-      ({ index }) => index,
-      () => this.runtime.readIndex(scope),
-    );
+    const request = this.forwarder.readIndex(scope);
     this.next = undefined;
     this.current = request;
     const done = (): void => {
@@ -47,5 +39,3 @@ export class ReadIndexBatcher {
     return request;
   };
 }
-
-const NO_PAYLOAD = new Uint8Array(0);

@@ -20,7 +20,7 @@ import { FlushWatch } from './flush-watch.js';
 import { ForwardedRequests } from './forwarded-requests.js';
 import { LeadershipErrors } from './leadership-errors.js';
 import { NO_MEMBERSHIP } from './membership-codec.js';
-import type { Proposals } from './proposals.js';
+import type { Proposals, SendOn } from './proposals.js';
 import { Proposer, type ProposerLimits, type ProposerSteps } from './proposer.js';
 import { ReadLane } from './read-lane.js';
 import { ReplicateLane } from './replicate-lane.js';
@@ -46,6 +46,8 @@ export interface RuntimeParts {
   /** Index that the machine has applied already, 0 for a machine in memory. */
   readonly machineApplied: number;
   readonly observer: RuntimeObserver;
+  /** Takes over writes that this node was given as a leader and may propose no longer. */
+  readonly sendOn: SendOn;
 }
 
 export interface RuntimeLimits extends ProposerLimits, ApplyLimits {
@@ -83,6 +85,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   private timer: Timer | undefined;
   private timerAtMs = Number.POSITIVE_INFINITY;
   private stopReason: KeelsonError | undefined;
+  private refusal: KeelsonError | undefined;
 
   constructor(parts: RuntimeParts) {
     const { group, nodeId, engine, store, network, scheduler, logger, limits } = parts;
@@ -96,7 +99,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.observer = parts.observer;
     this.errors = new LeadershipErrors(nodeId, engine);
     this.staging = new EntryStaging(group, engine, store, scheduler, logger);
-    this.proposer = new Proposer(engine, scheduler, this.staging, limits, this);
+    this.proposer = new Proposer(engine, scheduler, this.staging, limits, this, parts.sendOn);
     this.proposals = this.proposer.proposals;
     this.forwardedRequests = new ForwardedRequests(this, scheduler, limits.callTimeoutMs);
     this.flushWatch = new FlushWatch(limits.flushStallMs);
@@ -120,6 +123,11 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     return this.stopReason;
   }
 
+  /** What is told to whoever asks anything of a node that has stopped: it changes nothing. */
+  get stopRefusal(): KeelsonError | undefined {
+    return this.refusal;
+  }
+
   /** The effective membership, committed or not. */
   get membership(): Membership {
     return this.engine.membership ?? NO_MEMBERSHIP;
@@ -132,26 +140,23 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   /** Ends all waiting; nothing is decided or acknowledged any more. */
   stop(reason: KeelsonError): void {
     if (this.stopReason !== undefined) return;
+    const { code, message, outcome } = reason;
+    const rejection =
+      outcome === 'rejected' ? reason : new KeelsonError(code, message, { cause: reason });
     this.stopReason = reason;
+    this.refusal = rejection;
     this.timer?.cancel();
     this.applyLane.stop();
-    const { code, message } = reason;
     const unknown = new KeelsonError(code, message, { outcome: 'unknown', cause: reason });
-    this.proposals.failAll(unknown, this.stoppedRefusal(reason));
-    this.reads.failAll(this.stoppedRefusal(reason));
-  }
-
-  /** Whatever stopped the node, what is asked of it afterwards changes nothing. */
-  stoppedRefusal(reason: KeelsonError): KeelsonError {
-    const { code, message, outcome } = reason;
-    return outcome === 'rejected' ? reason : new KeelsonError(code, message, { cause: reason });
+    this.proposals.failAll(unknown, rejection);
+    this.reads.failAll(rejection);
   }
 
   // Reads ----------------------------------------------------------------------------------------
 
   /** Asks for the index that a linearizable read must see; only on a leader. */
   readIndex(scope: CallScope): Promise<number> {
-    if (this.stopReason !== undefined) return Promise.reject(this.stopReason);
+    if (this.refusal !== undefined) return Promise.reject(this.refusal);
     const round = this.engine.requestRead();
     if (round === 0) return Promise.reject(this.errors.notLeader());
     const answer = this.reads.waitForRound(round, scope);
@@ -332,7 +337,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
         return;
       case 'TruncateAfter':
         // Before what is overwritten: the slots that have no place yet stand behind it.
-        this.proposals.refuseUnappended(this.errors.notLeader());
+        this.proposer.lostOffice();
         this.proposals.truncatedAfter(command.index, this.errors.overwritten());
         this.flushWatch.submittedUpTo(command.io.sequence);
         this.store.truncateAfter(this.group, command.index, command.io);

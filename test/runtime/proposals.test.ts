@@ -29,8 +29,8 @@ const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolv
 describe('proposals', () => {
   it('answer each write with the response at its own index', async () => {
     const proposals = new Proposals(limits);
-    const first = watch(proposals.add(payload(), NEVER));
-    const second = watch(proposals.add(payload(), NEVER));
+    const first = watch(proposals.add(payload(), NEVER, false));
+    const second = watch(proposals.add(payload(), NEVER, false));
     expect(proposals.nextChunk().count).toBe(2);
     proposals.appendedAs(2, 7, 3, 0);
     proposals.applied(5, 7, ['a', 'b', 'c']);
@@ -61,9 +61,9 @@ describe('proposals', () => {
 
   it('never split a writeMany between two blocks', () => {
     const proposals = new Proposals(limits);
-    watch(proposals.add(payload(), NEVER));
+    watch(proposals.add(payload(), NEVER, false));
     watch(proposals.addMany([payload(), payload(), payload()], 3, NEVER));
-    watch(proposals.add(payload(), NEVER));
+    watch(proposals.add(payload(), NEVER, false));
     expect(proposals.nextChunk().count).toBe(4);
     proposals.appendedAs(4, 1, 1, 0);
     expect(proposals.nextChunk().count).toBe(1);
@@ -71,7 +71,7 @@ describe('proposals', () => {
 
   it('keep a block within its bytes', () => {
     const proposals = new Proposals(limits);
-    for (let i = 0; i < 3; i++) watch(proposals.add(payload(30), NEVER));
+    for (let i = 0; i < 3; i++) watch(proposals.add(payload(30), NEVER, false));
     const chunk = proposals.nextChunk();
     expect(chunk.count).toBe(1);
     expect(chunk.payloads[0]).toHaveLength(30);
@@ -79,7 +79,7 @@ describe('proposals', () => {
 
   it('are bounded by count and by bytes, and give the room back', () => {
     const proposals = new Proposals(limits);
-    for (let i = 0; i < 8; i++) watch(proposals.add(payload(), NEVER));
+    for (let i = 0; i < 8; i++) watch(proposals.add(payload(), NEVER, false));
     expect(proposals.hasRoom(1, 0)).toBe(false);
     proposals.appendedAs(4, 1, 1, 0);
     proposals.applied(1, 4, []);
@@ -90,8 +90,8 @@ describe('proposals', () => {
 
   it('known bug 8: fail only what was overwritten, and never answer it with another entry', async () => {
     const proposals = new Proposals(limits);
-    const kept = watch(proposals.add(payload(), NEVER));
-    const overwritten = watch(proposals.add(payload(), NEVER));
+    const kept = watch(proposals.add(payload(), NEVER, false));
+    const overwritten = watch(proposals.add(payload(), NEVER, false));
     proposals.appendedAs(2, 5, 1, 0);
     proposals.truncatedAfter(5, lost);
     proposals.applied(5, 6, ['mine', 'of another leader']);
@@ -102,9 +102,9 @@ describe('proposals', () => {
 
   it('that have no place in the log yet are refused without a trace', async () => {
     const proposals = new Proposals(limits);
-    const appended = watch(proposals.add(payload(), NEVER));
+    const appended = watch(proposals.add(payload(), NEVER, false));
     proposals.appendedAs(1, 1, 1, 0);
-    const waiting = watch(proposals.add(payload(), NEVER));
+    const waiting = watch(proposals.add(payload(), NEVER, false));
     proposals.refuseUnappended(refused);
     await settle();
     expect(waiting).toEqual({ state: 'rejected', value: refused });
@@ -113,10 +113,41 @@ describe('proposals', () => {
     expect(proposals.pending).toBe(1);
   });
 
+  it('without a place in the log are sent on in their order, those that may be', async () => {
+    const proposals = new Proposals({ ...limits, maxBlockEntries: 8 });
+    const sent: [number, number][] = [];
+    const send = (bytes: Uint8Array, timeoutMs: number): Promise<string> => {
+      sent.push([bytes.length, timeoutMs]);
+      return bytes.length === 4 ? Promise.reject(lost) : Promise.resolve(`sent ${bytes.length}`);
+    };
+    const appended = watch(proposals.add(payload(1), NEVER, true));
+    proposals.appendedAs(1, 1, 1, 0);
+    const first = watch(proposals.add(payload(2), 20, true));
+    const many = watch(proposals.addMany([payload(9), payload(9)], 18, NEVER));
+    const bound = watch(proposals.add(payload(3), NEVER, false));
+    const second = watch(proposals.add(payload(4), 40, true));
+    proposals.sendOnUnappended(refused, send);
+    await settle();
+    expect(sent).toEqual([
+      [2, 20],
+      [4, 40],
+    ]);
+    expect(first).toEqual({ state: 'resolved', value: 'sent 2' });
+    expect(second).toEqual({ state: 'rejected', value: lost });
+    expect(many).toEqual({ state: 'rejected', value: refused });
+    expect(bound).toEqual({ state: 'rejected', value: refused });
+    expect(appended.state).toBe('pending');
+    expect(proposals.hasUnappended).toBe(false);
+    expect(proposals.pending).toBe(1);
+    proposals.applied(1, 1, ['a']);
+    await settle();
+    expect(appended.value).toMatchObject({ response: 'a' });
+  });
+
   it('expire one by one, and keep their place until they are applied', async () => {
     const proposals = new Proposals(limits);
-    const early = watch(proposals.add(payload(), 10));
-    const late = watch(proposals.add(payload(), 20));
+    const early = watch(proposals.add(payload(), 10, false));
+    const late = watch(proposals.add(payload(), 20, false));
     proposals.appendedAs(2, 1, 1, 0);
     proposals.expire(10, () => lost);
     await settle();
@@ -131,9 +162,9 @@ describe('proposals', () => {
 
   it('can be given up by ticket', async () => {
     const proposals = new Proposals(limits);
-    const first = watch(proposals.add(payload(), NEVER));
+    const first = watch(proposals.add(payload(), NEVER, false));
     const ticket = proposals.lastTicket();
-    const second = watch(proposals.add(payload(), NEVER));
+    const second = watch(proposals.add(payload(), NEVER, false));
     proposals.appendedAs(2, 1, 1, 0);
     proposals.cancel(ticket, lost);
     proposals.applied(1, 2, ['a', 'b']);
@@ -146,7 +177,7 @@ describe('proposals', () => {
   it('reuse the ring for ever', async () => {
     const proposals = new Proposals(limits);
     for (let index = 1; index <= 100; index++) {
-      const write = watch(proposals.add(payload(), NEVER));
+      const write = watch(proposals.add(payload(), NEVER, false));
       proposals.appendedAs(1, index, 1, 0);
       proposals.applied(index, index, [index]);
       await settle();

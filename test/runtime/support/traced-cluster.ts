@@ -18,23 +18,16 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { silentLogger } from '../../../dist/base/logger.js';
-import { SystemScheduler } from '../../../dist/base/system-scheduler.js';
-import { resolveConfig } from '../../../dist/config/resolve.js';
-import { Host } from '../../../dist/host.js';
-import { Raft } from '../../../dist/index.js';
-import { InProcessHub } from '../../../dist/network/in-process-hub.js';
-import { InProcessNetwork } from '../../../dist/network/in-process-network.js';
+import type { SystemScheduler } from '../../../dist/base/system-scheduler.js';
+import type { Config } from '../../../dist/config/types.js';
 import type { Network, NetworkHandler } from '../../../dist/network/network.js';
-import { decodeMembership } from '../../../dist/runtime/membership-codec.js';
 import type { MachineEvents, MachineHost } from '../../../dist/state-machine/machine-host.js';
 import { MainThreadHost } from '../../../dist/state-machine/main-thread-host.js';
 import type { LogStore, LogStoreEvents } from '../../../dist/storage/log-store.js';
-import { clusterIdOf } from '../../../dist/storage/manifest.js';
 import { MemoryLogImage, MemoryLogStore } from '../../../dist/storage/memory-log-store.js';
-import { WalLogStore } from '../../../dist/storage/wal-log-store.js';
-import { SharedHeap } from '../../../dist/wasm/shared-heap.js';
+import { WalLogStore, type WalLogStoreParts } from '../../../dist/storage/wal-log-store.js';
 import { Counter } from '../../testing/counter.js';
+import { around, SeamCluster, type SeamNode } from './seam-cluster.js';
 
 export type What =
   | 'stage'
@@ -59,25 +52,14 @@ export interface TraceEvent {
 }
 
 export type StoreKind = 'memory' | 'disk';
-export type TracedNode = Raft<number, number, 'sum', number>;
-
-const MIB = 1024 * 1024;
-const IDS = [1, 2, 3];
+export type TracedNode = SeamNode;
 
 export class TracedCluster implements AsyncDisposable {
   readonly trace: TraceEvent[] = [];
-  readonly nodes: TracedNode[] = [];
   private readonly kind: StoreKind;
   private readonly directory: string;
-  private readonly scheduler = new SystemScheduler();
-  private readonly hub = new InProcessHub(this.scheduler);
-  private readonly alive = this.scheduler.keepAlive();
-  private readonly config = resolveConfig({
-    storage: { ringBytes: 8 * MIB, segmentBytes: 8 * MIB, maxBatchBytes: MIB },
-    network: { maxFrameBytes: 2 * MIB },
-    raft: { maxInflightBytes: 2 * MIB },
-  });
   private readonly heldFlushes = new Map<number, (() => void)[]>();
+  private cluster!: SeamCluster;
   private waiters: { isDue(event: TraceEvent): boolean; resolve(): void }[] = [];
 
   private constructor(kind: StoreKind) {
@@ -86,18 +68,22 @@ export class TracedCluster implements AsyncDisposable {
   }
 
   static async start(kind: StoreKind): Promise<TracedCluster> {
-    const cluster = new TracedCluster(kind);
-    for (const nodeId of IDS) cluster.nodes.push(Raft.on(await cluster.open(nodeId)));
-    return cluster;
+    const traced = new TracedCluster(kind);
+    traced.cluster = await SeamCluster.start({
+      openStore: (nodeId, parts, config) => traced.openStore(nodeId, parts, config),
+      createMachine: (nodeId, events, scheduler, config) =>
+        traced.createMachine(nodeId, events, scheduler, config),
+      createNetwork: (nodeId, inner) => traced.traceNetwork(nodeId, inner),
+    });
+    return traced;
   }
 
-  async leader(): Promise<TracedNode> {
-    return Promise.any(
-      this.nodes.map(async (node) => {
-        await node.waitFor((status) => status.readyToLead, { timeoutMs: 30_000 });
-        return node;
-      }),
-    );
+  get nodes(): TracedNode[] {
+    return this.cluster.nodes;
+  }
+
+  leader(): Promise<TracedNode> {
+    return this.cluster.leader();
   }
 
   /** Until `releaseFlushes`, the node does not hear of what has become durable. */
@@ -129,35 +115,17 @@ export class TracedCluster implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const nodeId of IDS) this.releaseFlushes(nodeId);
-    for (const node of this.nodes) await node.close();
-    this.alive.cancel();
+    for (const nodeId of [...this.heldFlushes.keys()]) this.releaseFlushes(nodeId);
+    await this.cluster[Symbol.asyncDispose]();
     rmSync(this.directory, { recursive: true });
   }
 
-  private open(nodeId: number): Promise<Host> {
-    const { config, scheduler } = this;
-    const addresses = Object.fromEntries(IDS.map((id) => [id, `in-process:${id}`]));
-    return Host.open({
-      config,
-      identity: {
-        clusterId: clusterIdOf('trace', addresses),
-        nodeId,
-        incarnation: String(nodeId).padStart(32, '0'),
-      },
-      bootstrap: { configs: [IDS], learners: [], addresses },
-      scheduler,
-      logger: silentLogger,
-      openStore: async (events) => this.traceStore(nodeId, await this.openStore(nodeId, events)),
-      createMachine: (events) => this.createMachine(nodeId, events),
-      createNetwork: () => this.traceNetwork(nodeId, new InProcessNetwork(this.hub, { nodeId })),
-      release: async () => {},
-    });
-  }
-
-  private openStore(nodeId: number, events: LogStoreEvents): Promise<LogStore> {
-    const { config, scheduler } = this;
-    const heap = SharedHeap.create({ maximumBytes: 64 * MIB });
+  private async openStore(
+    nodeId: number,
+    parts: WalLogStoreParts,
+    config: Config,
+  ): Promise<LogStore> {
+    const { events } = parts;
     const traced: LogStoreEvents = {
       flushed: (group, io) => {
         const tell = (): void => {
@@ -171,13 +139,14 @@ export class TracedCluster implements AsyncDisposable {
       failed: (error) => events.failed(error),
       writable: () => events.writable(),
     };
-    const parts = { heap, scheduler, events: traced, decodeMembership };
     if (this.kind === 'disk') {
       const directory = join(this.directory, String(nodeId));
-      return WalLogStore.open({ directory, ...config.storage }, parts);
+      const options = { directory, ...config.storage };
+      return this.traceStore(nodeId, await WalLogStore.open(options, { ...parts, events: traced }));
     }
     const image = new MemoryLogImage();
-    return Promise.resolve(new MemoryLogStore({ ...parts, image, ...config.storage }));
+    const memory = { ...parts, events: traced, image, ...config.storage };
+    return this.traceStore(nodeId, new MemoryLogStore(memory));
   }
 
   private traceStore(nodeId: number, store: LogStore): LogStore {
@@ -203,8 +172,12 @@ export class TracedCluster implements AsyncDisposable {
     });
   }
 
-  private createMachine(nodeId: number, events: MachineEvents): MachineHost {
-    const { scheduler, config } = this;
+  private createMachine(
+    nodeId: number,
+    events: MachineEvents,
+    scheduler: SystemScheduler,
+    config: Config,
+  ): MachineHost {
     const traced: MachineEvents = {
       applied: (firstIndex, lastIndex, responses) => {
         this.record(nodeId, 'applied', firstIndex, lastIndex);
@@ -249,16 +222,4 @@ export class TracedCluster implements AsyncDisposable {
       },
     });
   }
-}
-
-/** `inner` with some of its methods replaced. */
-function around<T extends object>(inner: T, replaced: Partial<T>): T {
-  return new Proxy(inner, {
-    get(target, name) {
-      const replacement: unknown = Reflect.get(replaced, name);
-      if (replacement !== undefined) return replacement;
-      const value: unknown = Reflect.get(target, name, target);
-      return typeof value === 'function' ? value.bind(target) : value;
-    },
-  });
 }
