@@ -72,11 +72,21 @@ export function hash40And8(input: usize, last: u64): u64 {
   );
 }
 
+/** Hash of the 16 bytes that are `first` and `last`, without writing them anywhere. */
+export function hash8And8(first: u64, last: u64): u64 {
+  return hashEnds(first, last, 16);
+}
+
+/** Of 9 to 16 bytes, by the first eight and the last eight of them. */
+function hashEnds(first: u64, last: u64, length: u64): u64 {
+  const low = first ^ (load<u64>(SECRET, 24) ^ load<u64>(SECRET, 32));
+  const high = last ^ (load<u64>(SECRET, 40) ^ load<u64>(SECRET, 48));
+  return avalanche(length + bswap<u64>(low) + high + multiplyFold(low, high));
+}
+
 function hashTo16(input: usize, length: usize): u64 {
   if (length > 8) {
-    const low = load<u64>(input) ^ (load<u64>(SECRET, 24) ^ load<u64>(SECRET, 32));
-    const high = load<u64>(input + length - 8) ^ (load<u64>(SECRET, 40) ^ load<u64>(SECRET, 48));
-    return avalanche(<u64>length + bswap<u64>(low) + high + multiplyFold(low, high));
+    return hashEnds(load<u64>(input), load<u64>(input + length - 8), <u64>length);
   }
   if (length >= 4) {
     const first = <u64>load<u32>(input);

@@ -37,7 +37,7 @@ export const BATCH = {
     items: 48, // u32, count over all blocks
     totalLength: 52, // u32, bytes of the batch with padding
     reserved: 56, // u64, zero
-    bodyChecksum: 64, // u64, XXH3-64 of [128, 128 + blocksLength + hardStates * 64)
+    bodyChecksum: 64, // u64, of block headers, items and hard states, chained (see storage-format.md)
     // 72..119 zero
     headerChecksum: 120, // u64, XXH3-64 of [0, 120)
   },

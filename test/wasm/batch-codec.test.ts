@@ -63,11 +63,34 @@ function resealHeader(bench: Bench): void {
   bench.heap.view.setBigUint64(at, xxh3Reference(Uint8Array.from(header)), true);
 }
 
+/** As docs/storage-format.md has it: chained over header and items of each block, then the hard states. */
+function bodyReference(body: Uint8Array, blocksLength: number): bigint {
+  const view = new DataView(body.buffer);
+  let chained = 0n;
+  const chain = (bytes: Uint8Array): void => {
+    const two = new DataView(new ArrayBuffer(16));
+    two.setBigUint64(0, chained, true);
+    two.setBigUint64(8, xxh3Reference(bytes), true);
+    chained = xxh3Reference(new Uint8Array(two.buffer));
+  };
+  for (let at = 0; at + BLOCK.bytes <= blocksLength; ) {
+    const items = view.getUint32(at + BLOCK.offset.items, true);
+    const payloads = at + BLOCK.bytes + items * ITEM.bytes;
+    const end = payloads + view.getUint32(at + BLOCK.offset.payloadLength, true);
+    if (end > blocksLength) break;
+    chain(body.slice(at, payloads));
+    at = end;
+  }
+  chain(body.slice(blocksLength));
+  return chained;
+}
+
 /** Makes body and header sound again. */
-function resealAll(bench: Bench, bodyBytes: number): void {
-  const body = Uint8Array.from(bench.heap.slice(bench.region + BATCH.bytes, bodyBytes));
+function resealAll(bench: Bench, blocksLength: number, hardStates: number): void {
+  const length = blocksLength + hardStates * HARD_STATE.bytes;
+  const body = Uint8Array.from(bench.heap.slice(bench.region + BATCH.bytes, length));
   const at = bench.region + BATCH.offset.bodyChecksum;
-  bench.heap.view.setBigUint64(at, xxh3Reference(body), true);
+  bench.heap.view.setBigUint64(at, bodyReference(body, blocksLength), true);
   resealHeader(bench);
 }
 
@@ -94,7 +117,9 @@ describe('sealBatch', () => {
     expect(view.getUint32(at + BATCH.offset.totalLength, true)).toBe(length);
     const bodyEnd = BATCH.bytes + batch.blocksLength + 2 * HARD_STATE.bytes;
     const body = Uint8Array.from(bench.heap.bytes.slice(at + BATCH.bytes, at + bodyEnd));
-    expect(view.getBigUint64(at + BATCH.offset.bodyChecksum, true)).toBe(xxh3Reference(body));
+    expect(view.getBigUint64(at + BATCH.offset.bodyChecksum, true)).toBe(
+      bodyReference(body, batch.blocksLength),
+    );
 
     const states = at + BATCH.bytes + batch.blocksLength;
     const second = states + HARD_STATE.bytes;
@@ -221,7 +246,7 @@ describe('verifyBatch', () => {
     const change = (offset: number, value: number): string | undefined => {
       const { length, batch } = seal(bench);
       bench.heap.view.setUint32(bench.region + offset, value, true);
-      resealAll(bench, batch.blocksLength + batch.hardStates * HARD_STATE.bytes);
+      resealAll(bench, batch.blocksLength, batch.hardStates);
       return verify(bench, length);
     };
     const block = BATCH.bytes;
@@ -272,7 +297,7 @@ describe('verifyBatch', () => {
         heap.view.setUint32(at + fields[random.below(fields.length)]!, value, true);
       }
       const changed = Buffer.compare(heap.bytes.slice(at, at + length), image) !== 0;
-      resealAll(atMemoryEnd, batch.blocksLength + batch.hardStates * HARD_STATE.bytes);
+      resealAll(atMemoryEnd, batch.blocksLength, batch.hardStates);
       const before = heap.bytes.slice(at - 4096);
       const failure = codec.verifyBatch(at, length);
       const laneOnly = failure === undefined && changed;
