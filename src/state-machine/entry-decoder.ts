@@ -29,6 +29,8 @@ const ITEM_TERM = ITEM.offset.term;
 const ITEM_TIME = ITEM.offset.time;
 const ITEM_LENGTH = ITEM.offset.length;
 const ITEM_KIND = ITEM.offset.kind;
+/** A pattern of bits that equals nothing, so that the first item is read. */
+const NOTHING = Number.NaN;
 
 export class EntryCursor<Command> {
   /** Index of the next entry to decode. */
@@ -48,6 +50,11 @@ export class EntryCursor<Command> {
   private item = 0;
   private payload = 0;
   private itemsLeft = 0;
+  // Term and time are mostly those of the item before: their eight bytes are compared as one number,
+  // of which any two that are equal have the same bits (-0 is no safe integer), and read when they differ.
+  private termBits = NOTHING;
+  private timeBits = NOTHING;
+  private time = 0;
 
   constructor(
     parts: readonly Uint8Array[],
@@ -85,13 +92,21 @@ export class EntryCursor<Command> {
         const length = view.getUint32(item + ITEM_LENGTH, true);
         const kind = view.getUint32(item + ITEM_KIND, true);
         if (length > blockEnd - payload) throw malformed(index, 'a payload leaves its block');
-        const term = readU64(view, item + ITEM_TERM);
-        this.term = term;
+        const termBits = view.getFloat64(item + ITEM_TERM, true);
+        if (termBits !== this.termBits) {
+          this.termBits = termBits;
+          this.term = readU64(view, item + ITEM_TERM);
+        }
         if (kind === ENTRY_KIND.application) {
           this.nextIndex = index;
+          const timeBits = view.getFloat64(item + ITEM_TIME, true);
+          if (timeBits !== this.timeBits) {
+            this.timeBits = timeBits;
+            this.time = readU64(view, item + ITEM_TIME);
+          }
           entries.push({
-            logId: { term, index },
-            time: readU64(view, item + ITEM_TIME),
+            logId: { term: this.term, index },
+            time: this.time,
             command: codec.decode(
               length === 0 ? EMPTY : new Uint8Array(view.buffer, payload, length),
             ),

@@ -148,17 +148,17 @@ export class MemoryLogArchive {
 function formOf(view: DataView, offset: number, entries: number, payloadBytes: number): number {
   const first = offset + BLOCK.bytes;
   const last = first + (entries - 1) * ITEM.bytes;
+  // Eight bytes compared as one number: safe integers that are equal as such have equal bits.
   // Terms never fall within a block, which verified: the first and the last tell for all.
-  if (!sameU64(view, first + ITEM.offset.term, last + ITEM.offset.term)) return FORM.encoded;
-  const timeLow = view.getUint32(first + ITEM.offset.time, true);
-  const timeHigh = view.getUint32(first + ITEM.offset.time + 4, true);
+  const term = view.getFloat64(first + ITEM.offset.term, true);
+  if (view.getFloat64(last + ITEM.offset.term, true) !== term) return FORM.encoded;
+  const time = view.getFloat64(first + ITEM.offset.time, true);
   const kind = view.getUint32(first + ITEM.offset.kind, true);
   const length = view.getUint32(first + ITEM.offset.length, true);
   let form: number = FORM.equal;
   for (let item = first + ITEM.bytes; item <= last; item += ITEM.bytes) {
     if (
-      view.getUint32(item + ITEM.offset.time, true) !== timeLow ||
-      view.getUint32(item + ITEM.offset.time + 4, true) !== timeHigh ||
+      view.getFloat64(item + ITEM.offset.time, true) !== time ||
       view.getUint32(item + ITEM.offset.kind, true) !== kind
     ) {
       return FORM.encoded;
@@ -168,11 +168,4 @@ function formOf(view: DataView, offset: number, entries: number, payloadBytes: n
     }
   }
   return form;
-}
-
-function sameU64(view: DataView, one: number, other: number): boolean {
-  return (
-    view.getUint32(one, true) === view.getUint32(other, true) &&
-    view.getUint32(one + 4, true) === view.getUint32(other + 4, true)
-  );
 }
