@@ -3,6 +3,9 @@ import { type Raft, rawCodec, type StateMachine } from '../dist/index.js';
 import { testCluster } from '../dist/testing/index.js';
 import { environment, printEnvironment } from './environment.js';
 import { LatencySamples } from './latency.js';
+import { integerOption } from './options.js';
+import { Progress } from './progress.js';
+import { printTargets, type Target } from './target.js';
 
 /**
  * Suite `cluster-memory`: what consensus itself costs. All members in one process and one thread, log
@@ -22,11 +25,15 @@ export async function run(argv: string[]): Promise<void> {
       json: { type: 'boolean', default: false },
     },
   });
+  const clients = integerOption('clients', values.clients, 1, 1 << 20);
+  const batch = integerOption('batch', values.batch, 1, 65_536);
   const settings = {
-    clients: Number(values.clients),
-    operations: Number(values.operations),
-    members: Number(values.members),
-    batch: Number(values.batch),
+    clients,
+    operations: integerOption('operations', values.operations, 1, 1e12),
+    members: integerOption('members', values.members, 1, 7),
+    batch,
+    // The default is for fewer clients than may be asked for here.
+    'limits.maxPendingWrites': Math.max(65_536, clients * batch * 2),
   };
   const found = environment();
   printEnvironment(found);
@@ -35,9 +42,7 @@ export async function run(argv: string[]): Promise<void> {
   await using cluster = await testCluster({
     nodes: settings.members,
     stateMachine: () => new Counter(),
-    config: {
-      limits: { maxPendingWrites: Math.max(65_536, settings.clients * settings.batch * 2) },
-    },
+    config: { limits: { maxPendingWrites: settings['limits.maxPendingWrites'] } },
   });
   const leader = await cluster.leader();
   const operations = Math.ceil(settings.operations / settings.batch) * settings.batch;
@@ -45,9 +50,14 @@ export async function run(argv: string[]): Promise<void> {
   await closedLoop(leader, settings, Math.min(operations, 200_000), new LatencySamples());
   const before = leader.status().appliedIndex;
   const latency = new LatencySamples();
+  const progress = new Progress(() => {
+    const written = leader.status().appliedIndex - before;
+    return `${written.toLocaleString('en')} of ${operations.toLocaleString('en')} writes`;
+  });
   const startedAt = performance.now();
   await closedLoop(leader, settings, operations, latency);
   const seconds = (performance.now() - startedAt) / 1000;
+  progress.end();
 
   const applied = leader.status().appliedIndex;
   const done = applied - before;
@@ -62,6 +72,7 @@ export async function run(argv: string[]): Promise<void> {
     `${writesPerSecond.toLocaleString('en')} writes/s, p50 ${p50} µs, p99 ${p99} µs; ` +
       `${digests.length} members applied ${operations} operations each and are equal`,
   );
+  printTargets(targetsOf(settings, writesPerSecond));
   const result = {
     suite: 'cluster-memory',
     environment: found,
@@ -73,6 +84,17 @@ export async function run(argv: string[]): Promise<void> {
     membersEqual: digests.length,
   };
   if (values.json) console.log(JSON.stringify(result));
+}
+
+/** Of three members; other loads have none. */
+function targetsOf(load: Load & { readonly members: number }, writesPerSecond: number): Target[] {
+  const { clients, batch, members } = load;
+  if (members !== 3) return [];
+  const target = { what: 'writes/s', value: writesPerSecond };
+  if (batch === 64 && clients >= 64) return [{ ...target, atLeast: 3_000_000 }];
+  if (batch !== 1) return [];
+  if (clients === 1) return [{ ...target, atLeast: 100_000 }];
+  return clients >= 64 && clients <= 4096 ? [{ ...target, atLeast: 1_000_000 }] : [];
 }
 
 const LOCAL = { consistency: 'local' } as const;

@@ -20,6 +20,9 @@ export interface NodeReport {
   readonly latency: { readonly p50: number; readonly p99: number; readonly max: number };
 }
 
+/** While the run goes on, and at its end. */
+export type NodeMessage = { readonly written: number } | NodeReport;
+
 class Counter implements StateMachine<Uint8Array, undefined, 'count', number> {
   readonly codec = rawCodec;
   private count = 0;
@@ -62,8 +65,13 @@ async function serve(task: NodeTask): Promise<void> {
   }
   await load(raft, task, 1, new LatencySamples());
   const latency = new LatencySamples();
+  const before = raft.status().appliedIndex;
+  const progress = setInterval(() => {
+    process.send?.({ written: raft.status().appliedIndex - before } satisfies NodeMessage);
+  }, 1000);
   const startedAt = performance.now();
   const writes = await load(raft, task, task.seconds, latency);
+  clearInterval(progress);
   const seconds = (performance.now() - startedAt) / 1000;
   const report: NodeReport = {
     writesPerSecond: Math.round(writes / seconds),

@@ -4,8 +4,11 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { NodeReport, NodeTask } from './cluster-tcp-node.js';
+import type { NodeMessage, NodeReport, NodeTask } from './cluster-tcp-node.js';
 import { environment, printEnvironment } from './environment.js';
+import { integerOption, numberOption } from './options.js';
+import { Progress } from './progress.js';
+import { printTargets } from './target.js';
 
 /**
  * Suite `cluster-tcp`: three processes on loopback, durable logs in one directory's file system, the
@@ -28,10 +31,11 @@ export async function run(argv: string[]): Promise<void> {
     },
   });
   const settings = {
-    clients: Number(values.clients),
-    'entry-size': Number(values['entry-size']),
-    seconds: Number(values.seconds),
-    rate: Number(values.rate),
+    clients: integerOption('clients', values.clients, 1, 65_536),
+    'entry-size': integerOption('entry-size', values['entry-size'], 0, 1024 * 1024),
+    seconds: numberOption('seconds', values.seconds, 0.1, 3600),
+    rate: numberOption('rate', values.rate, 0, 10_000_000),
+    directory: values.directory,
   };
   const found = environment(values.directory);
   printEnvironment(found);
@@ -39,6 +43,8 @@ export async function run(argv: string[]): Promise<void> {
 
   const directory = await mkdtemp(join(values.directory, 'keelson-bench-'));
   const children: ChildProcess[] = [];
+  let written = 0;
+  const progress = new Progress(() => `${written.toLocaleString('en')} writes`);
   try {
     const ports = await freePorts(3);
     const voters = Object.fromEntries(ports.map((port, i) => [i + 1, `127.0.0.1:${port}`]));
@@ -48,33 +54,44 @@ export async function run(argv: string[]): Promise<void> {
       const child = fork(module, { execArgv: ['--import', 'tsx', ...profile] });
       children.push(child);
       const task: NodeTask = {
+        ...settings,
         nodeId: i + 1,
         listen: `127.0.0.1:${port}`,
         directory: join(directory, String(i + 1)),
         voters,
-        ...settings,
         entrySize: settings['entry-size'],
       };
       child.send(task);
-      return reportOf(child);
+      return reportOf(child, (writes) => {
+        written = writes;
+      });
     });
     // Only the leader has clients, and only it reports; the others run until they are told to stop.
     const report = await Promise.any(reports);
+    progress.end();
     const { writesPerSecond, latency } = report;
     console.log(
       `${writesPerSecond.toLocaleString('en')} writes/s, p50 ${latency.p50} µs, p99 ${latency.p99} µs`,
     );
+    const { clients, 'entry-size': entrySize, rate } = settings;
+    if (clients === 256 && entrySize === 256 && rate === 0) {
+      printTargets([{ what: 'writes/s', value: writesPerSecond, atLeast: 60_000 }]);
+    }
     const result = { suite: 'cluster-tcp', environment: found, ...settings, ...report };
     if (values.json) console.log(JSON.stringify(result));
   } finally {
+    progress.end();
     await Promise.all(children.map(stop));
     await rm(directory, { recursive: true, force: true });
   }
 }
 
-function reportOf(child: ChildProcess): Promise<NodeReport> {
+function reportOf(child: ChildProcess, onProgress: (writes: number) => void): Promise<NodeReport> {
   return new Promise((resolve, reject) => {
-    child.on('message', (report) => resolve(report as NodeReport));
+    child.on('message', (message: NodeMessage) => {
+      if ('written' in message) onProgress(message.written);
+      else resolve(message);
+    });
     child.on('exit', (code) => reject(new Error(`a node ended with code ${code}`)));
   });
 }

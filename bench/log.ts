@@ -4,15 +4,7 @@
  * write + fdatasync loop over a zero-filled file in the same directory with the payload bytes that
  * one flush of the store carried, and another with 256 KiB.
  */
-import {
-  closeSync,
-  fdatasyncSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemScheduler } from '../dist/base/system-scheduler.js';
@@ -21,13 +13,16 @@ import { WalLogStore, type WalLogStoreOptions } from '../dist/storage/wal-log-st
 import { ENTRY_KIND } from '../dist/wasm/layout.js';
 import { SharedHeap } from '../dist/wasm/shared-heap.js';
 import { environment, printEnvironment } from './environment.js';
+import { LatencySamples } from './latency.js';
+import { integerOption, numberOption } from './options.js';
+import { Progress } from './progress.js';
+import { RawLoop, type RawResult } from './raw-loop.js';
+import { printTargets, type Target } from './target.js';
 
 const MIB = 1024 * 1024;
-const RAW_FILE_BYTES = 64 * MIB;
 const RAW_FIXED_BYTES = 256 * 1024;
 const SLICE_MS = 500;
-const MAX_SAMPLES = 4_000_000;
-const MAX_IN_FLIGHT = 65_536;
+const MAX_WRITERS = 65_536;
 /** What one turn brought goes to the store in blocks of at most so many entries. */
 const MAX_BLOCK_ENTRIES = 512;
 const TERM = 1;
@@ -42,37 +37,12 @@ interface Options {
   readonly store: Omit<WalLogStoreOptions, 'directory'>;
 }
 
-/** Latencies in µs; keeps an even sample once it is full. */
-class Samples {
-  private readonly values = new Float64Array(MAX_SAMPLES);
-  private stored = 0;
-  private every = 1;
-  private seen = 0;
-
-  add(micros: number): void {
-    if (++this.seen % this.every !== 0) return;
-    if (this.stored === MAX_SAMPLES) {
-      for (let at = 0; at < MAX_SAMPLES / 2; at++) this.values[at] = this.values[at * 2]!;
-      this.stored = MAX_SAMPLES / 2;
-      this.every *= 2;
-    }
-    this.values[this.stored++] = micros;
-  }
-
-  percentiles(): { p50: number; p99: number } {
-    const sorted = this.values.subarray(0, this.stored).sort();
-    const at = (share: number): number =>
-      Math.round((sorted[Math.floor(sorted.length * share)] ?? 0) * 10) / 10;
-    return { p50: at(0.5), p99: at(0.99) };
-  }
-}
-
 /** The writers: one promise per entry, payloads of one turn in one block. */
 class Load {
   store!: WalLogStore;
   entries = 0;
   running = false;
-  readonly latency = new Samples();
+  latency = new LatencySamples();
   private readonly payload: Uint8Array;
   /** One slot for each writer: a larger ring would keep answered promises alive and out of the cache. */
   private readonly mask: number;
@@ -172,63 +142,6 @@ class Load {
   }
 }
 
-/** Writes + fdatasync round and round in a file of zeros. */
-class RawLoop {
-  writes = 0;
-  bytes = 0;
-  elapsedMs = 0;
-  readonly latency = new Samples();
-  private readonly descriptor: number;
-  private readonly buffer = new Uint8Array(16 * MIB).fill(0x5a);
-  private position = 0;
-
-  constructor(path: string) {
-    this.descriptor = openSync(path, 'w');
-    const zeros = new Uint8Array(MIB);
-    for (let at = 0; at < RAW_FILE_BYTES; at += MIB) writeSync(this.descriptor, zeros, 0, MIB, at);
-    fdatasyncSync(this.descriptor);
-  }
-
-  run(bytes: number, forMs: number): void {
-    const length = Math.min(bytes, this.buffer.length);
-    const start = performance.now();
-    let before = start;
-    while (before - start < forMs) {
-      if (this.position + length > RAW_FILE_BYTES) this.position = 0;
-      writeSync(this.descriptor, this.buffer, 0, length, this.position);
-      fdatasyncSync(this.descriptor);
-      this.position += length;
-      const after = performance.now();
-      this.latency.add((after - before) * 1000);
-      this.writes++;
-      this.bytes += length;
-      before = after;
-    }
-    this.elapsedMs += before - start;
-  }
-
-  result(): RawResult {
-    const seconds = this.elapsedMs / 1000;
-    return {
-      bytesPerFlush: Math.round(this.bytes / this.writes),
-      bytesPerSecond: Math.round(this.bytes / seconds),
-      flushesPerSecond: Math.round(this.writes / seconds),
-      latency: this.latency.percentiles(),
-    };
-  }
-
-  close(): void {
-    closeSync(this.descriptor);
-  }
-}
-
-interface RawResult {
-  readonly bytesPerFlush: number;
-  readonly bytesPerSecond: number;
-  readonly flushesPerSecond: number;
-  readonly latency: { readonly p50: number; readonly p99: number };
-}
-
 export async function run(argv: string[]): Promise<void> {
   const options = parse(argv);
   mkdirSync(options.directory, { recursive: true });
@@ -260,8 +173,10 @@ async function measure(options: Options, directory: string): Promise<void> {
   const rawFixed = new RawLoop(join(directory, 'raw-fixed'));
   await load.run(concurrency, SLICE_MS);
   load.entries = 0;
+  load.latency = new LatencySamples();
   const before = load.store.metrics();
   let elapsedMs = 0;
+  const progress = new Progress(() => `${load.entries.toLocaleString('en')} entries durable`);
   while (elapsedMs < seconds * 1000) {
     const start = performance.now();
     await load.run(concurrency, SLICE_MS);
@@ -269,8 +184,8 @@ async function measure(options: Options, directory: string): Promise<void> {
     const flushes = load.store.metrics().flushes - before.flushes;
     raw.run(Math.max(1, Math.round((load.entries / flushes) * entrySize)), SLICE_MS / 2);
     rawFixed.run(RAW_FIXED_BYTES, SLICE_MS / 4);
-    if (process.stderr.isTTY) process.stderr.write(`\r${Math.round(elapsedMs / 1000)} s `);
   }
+  progress.end();
   const flushes = load.store.metrics().flushes - before.flushes;
   await load.store.close();
   raw.close();
@@ -278,7 +193,8 @@ async function measure(options: Options, directory: string): Promise<void> {
   const elapsed = elapsedMs / 1000;
   const bytesPerSecond = Math.round((load.entries * entrySize) / elapsed);
   const rawResult = raw.result();
-  const latency = load.latency.percentiles();
+  const { p50, p99 } = load.latency.summary();
+  const latency = { p50, p99 };
   const result = {
     suite: 'log',
     environment: found,
@@ -296,7 +212,26 @@ async function measure(options: Options, directory: string): Promise<void> {
     latencyToRaw: Math.round((latency.p50 / rawResult.latency.p50) * 100) / 100,
   };
   print(result);
+  printTargets(targetsOf(result));
   if (json) console.log(JSON.stringify(result));
+}
+
+/** Of an entry of the default size; the other sizes and concurrencies have none. */
+function targetsOf(result: {
+  readonly concurrency: number;
+  readonly entrySize: number;
+  readonly entriesPerSecond: number;
+  readonly ratioToRaw: number;
+  readonly latencyToRaw: number;
+}): Target[] {
+  const { concurrency, entrySize, entriesPerSecond, ratioToRaw, latencyToRaw } = result;
+  if (entrySize !== 256) return [];
+  if (concurrency === 1) return [{ what: 'p50 to raw', value: latencyToRaw, atMost: 3 }];
+  if (concurrency !== 1024) return [];
+  return [
+    { what: 'durable entries/s', value: entriesPerSecond, atLeast: 500_000 },
+    { what: 'ratio to raw', value: ratioToRaw, atLeast: 0.4 },
+  ];
 }
 
 function print(result: {
@@ -343,28 +278,24 @@ function parse(argv: string[]): Options {
       json: { type: 'boolean', default: false },
     },
   });
-  const number = (name: keyof typeof values, least: number, most: number): number => {
-    const value = Number(values[name]);
-    if (value >= least && value <= most) return value;
-    throw new RangeError(`--${name} must be between ${least} and ${most}, not ${values[name]}`);
-  };
   const directIo = values['direct-io'];
   if (directIo !== 'auto' && directIo !== 'off') {
     throw new RangeError(`--direct-io must be auto or off, not ${directIo}`);
   }
+  const segmentBytes = integerOption('segment-bytes', values['segment-bytes'], MIB, 1024 * MIB);
   return {
-    entrySize: number('entry-size', 0, MIB),
-    concurrency: number('concurrency', 1, MAX_IN_FLIGHT - 1),
-    seconds: number('seconds', 0.1, 3600),
+    entrySize: integerOption('entry-size', values['entry-size'], 0, MIB),
+    concurrency: integerOption('concurrency', values.concurrency, 1, MAX_WRITERS),
+    seconds: numberOption('seconds', values.seconds, 0.1, 3600),
     directory: resolve(values.directory),
     json: values.json,
     store: {
-      segmentBytes: number('segment-bytes', MIB, 1024 * MIB),
+      segmentBytes,
       ringBytes: 64 * MIB,
-      maxBatchBytes: Math.min(4 * MIB, number('segment-bytes', MIB, 1024 * MIB) / 4),
-      maxBatchEntries: number('max-batch-entries', 1, 1 << 20),
-      maxQueuedBatches: number('max-queued-batches', 1, 16),
-      lingerMicros: number('linger-micros', 0, 1e6),
+      maxBatchBytes: Math.min(4 * MIB, segmentBytes / 4),
+      maxBatchEntries: integerOption('max-batch-entries', values['max-batch-entries'], 1, 1 << 20),
+      maxQueuedBatches: integerOption('max-queued-batches', values['max-queued-batches'], 1, 16),
+      lingerMicros: integerOption('linger-micros', values['linger-micros'], 0, 1e6),
       recovery: 'torn-tail',
       directIo,
     },
