@@ -34,7 +34,15 @@ function findRun(descriptor: usize, index: u64): i32 {
   return low - 1;
 }
 
-/** Counts entries and changes of term; 0 entries when the blocks are not consecutive and whole. */
+/** Runs that end before `index`: one that an entry of `term` continues there is not among them. */
+function runsBefore(descriptor: usize, index: u64, term: u64): u32 {
+  if (index === load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_FIRST_INDEX)) return 0;
+  const last = findRun(descriptor, index - 1);
+  if (last < 0) return 0;
+  return load<u64>(runAt(descriptor, last), L.TERM_RUN_OFFSET_TERM) === term ? last : last + 1;
+}
+
+/** Counts entries and runs of one term; 0 entries when the blocks are not consecutive and whole. */
 function countEntries(descriptor: usize, pointer: usize, length: u32): u64 {
   const end = <u64>pointer + <u64>length;
   if (end !== rangeEnd(pointer, length)) return 0;
@@ -84,8 +92,9 @@ export function indexAppendBlocks(
 
   let slot = first - indexFirst;
   const chunks = <u64>load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_CHUNKS);
+  const firstTerm = load<u64>(pointer + L.BLOCK_BYTES, L.ITEM_OFFSET_TERM);
   const wantedRuns =
-    <u64>load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT) +
+    <u64>runsBefore(descriptor, first, firstTerm) +
     load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_WANTED_RUNS);
   const runCapacity = <u64>load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUN_CAPACITY);
   if (slot + entries > chunks * L.INDEX_CHUNK_ENTRIES || wantedRuns > runCapacity) {

@@ -70,7 +70,10 @@ export interface RaftHandle<Command, Response, Query, Answer> {
   readBarrier(options?: CallOptions): Promise<void>;
   status(): Status;
   waitFor(predicate: (status: Status) => boolean, options?: CallOptions): Promise<Status>;
-  /** Resolves when proposals are accepted again after KEELSON_OVERLOADED; at once if they are. */
+  /**
+   * Resolves when proposals are accepted again after KEELSON_OVERLOADED or KEELSON_STORAGE_FULL; at once
+   * if they are.
+   */
   writable(options?: CallOptions): Promise<void>;
   close(): Promise<void>;
 }

@@ -25,6 +25,7 @@ import {
 import { NodeDisk } from './storage/node-disk.js';
 import { PeerRegistry } from './storage/peer-registry.js';
 import { WalLogStore } from './storage/wal-log-store.js';
+import { walMemoryBytes } from './storage/wal-memory.js';
 import { SharedHeap } from './wasm/shared-heap.js';
 
 /** What `Raft.open` needs to know. */
@@ -38,6 +39,9 @@ export interface RaftOptions<Machine = AnyStateMachine | URL> extends BootstrapO
   /** Any pino-shaped logger. Default: silent. */
   readonly logger?: Logger | undefined;
 }
+
+/** Where entries are gathered that are read from segments. */
+const READ_SCRATCH_BYTES = 16 * 1024 * 1024;
 
 /** The one group of a host until hosts hold several. */
 const GROUP = 0;
@@ -83,7 +87,9 @@ function openLocked(
   );
   const { clusterId, incarnation } = manifest;
   const identity = { clusterId, nodeId, incarnation };
-  const heap = SharedHeap.create({ maximumBytes: heapBytes(config) });
+  const heap = SharedHeap.create({
+    maximumBytes: walMemoryBytes(config.storage) + READ_SCRATCH_BYTES,
+  });
   return Host.open({
     config,
     identity,
@@ -125,14 +131,6 @@ function refuseLogWithoutManifest(disk: Disk, dataDir: string): void {
     { details: { dataDir } },
   );
 }
-
-/** The ring, the log index, and room for the lanes' working areas. */
-function heapBytes({ storage }: Config): number {
-  return Math.min(storage.ringBytes + storage.maxIndexBytes + 16 * 1024 * 1024, MAX_HEAP_BYTES);
-}
-
-/** 4 GiB less one page: what 32-bit pointers reach. */
-const MAX_HEAP_BYTES = 65_535 * 65_536;
 
 function createMachine(
   machine: AnyStateMachine | URL,

@@ -184,7 +184,10 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     return this.host.observers.waitFor(predicate, options, this.callTimeoutMs);
   }
 
-  /** Resolves when proposals are accepted again after KEELSON_OVERLOADED; at once if they are. */
+  /**
+   * Resolves when proposals are accepted again after KEELSON_OVERLOADED or KEELSON_STORAGE_FULL; at once
+   * if they are.
+   */
   async writable(options?: CallOptions): Promise<void> {
     await this.waitFor(() => this.runtime.proposer.canAccept, options);
   }

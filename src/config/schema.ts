@@ -116,7 +116,7 @@ const sections = {
     maxIndexBytes: integer(
       'bytes',
       [256 * MIB, MIB, 2 * GIB],
-      'Shared memory for the index of the log, 16 bytes for each entry kept. A node stops when it is full: raise it in time, as long as the log cannot be purged.',
+      'Shared memory for the index of the log, 16 bytes for each entry kept. When it is full, writes are refused as KEELSON_STORAGE_FULL until it is raised; a sixteenth, at least 256 KiB, is kept for what the log itself must write.',
     ),
     lanes: integer(
       'count',

@@ -1,4 +1,4 @@
-import { KeelsonError } from '../base/errors.js';
+import { type ErrorCode, KeelsonError } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type { Engine } from '../engine/engine.js';
 import type { StagedEntries } from '../storage/log-store.js';
@@ -6,6 +6,9 @@ import type { CallScope } from './call-scope.js';
 import type { EntryStaging } from './entry-staging.js';
 import type { LeadershipErrors } from './leadership-errors.js';
 import { type ProposalLimits, Proposals, type SendOn } from './proposals.js';
+
+/** Refusals that the next write would get as well, until something changes. */
+const NO_ROOM_CODES: readonly ErrorCode[] = ['KEELSON_OVERLOADED', 'KEELSON_STORAGE_FULL'];
 
 /**
  * Client writes on a leader, from the call to the engine: refuses what is too large or too much, and
@@ -164,7 +167,7 @@ export class Proposer {
 
   private refuse(error: unknown): void {
     if (error instanceof KeelsonError && error.outcome === 'rejected') {
-      this.refusing = error.code === 'KEELSON_OVERLOADED';
+      this.refusing = NO_ROOM_CODES.includes(error.code);
       this.proposals.refuseUnappended(error);
     } else {
       this.steps.fail(error);

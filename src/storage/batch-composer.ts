@@ -144,6 +144,10 @@ export class BatchComposer {
         ? dropBefore(this.heap, ring.end, staging.bytes, firstIndex)
         : staging.bytes;
     group.truncateAfter(firstIndex - 1);
+    const { termRuns } = staging;
+    const addedRuns = group.addedRuns(termRuns);
+    group.lastTerm = termRuns[termRuns.length - 1]!.term;
+    group.pendingRuns += addedRuns;
     const start = ring.end;
     for (const block of listBlocks(this.heap.view, start, length)) {
       const cached = {
@@ -162,7 +166,7 @@ export class BatchComposer {
       batch.entries += block.items;
     }
     ring.blocksLength += length;
-    addAppend(batch, group, start, length, firstIndex);
+    addAppend(batch, group, start, length, firstIndex, addedRuns);
     return batch;
   }
 
@@ -335,6 +339,7 @@ function addAppend(
   pointer: number,
   length: number,
   firstIndex: LogIndex,
+  termRuns: number,
 ): void {
   const last = batch.operations[batch.operations.length - 1];
   if (
@@ -345,7 +350,9 @@ function addAppend(
   ) {
     last.length += length;
     last.lastIndex = group.lastIndex;
+    last.termRuns += termRuns;
     return;
   }
-  batch.operations.push({ type: 'append', group, pointer, length, lastIndex: group.lastIndex });
+  const { lastIndex } = group;
+  batch.operations.push({ type: 'append', group, pointer, length, lastIndex, termRuns });
 }

@@ -6,7 +6,7 @@
  * durable, so it may lag behind; whatever it lags by is in memory.
  */
 import { invariant } from '../base/assert.js';
-import type { IoId, LogIndex, Vote } from '../engine/types.js';
+import type { IoId, LogIndex, Term, TermRun, Vote } from '../engine/types.js';
 import type { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { CachedBlock } from './cached-block.js';
@@ -38,6 +38,8 @@ export type BatchOperation =
       readonly pointer: number;
       length: number;
       lastIndex: LogIndex;
+      /** By which the index of the group may grow with it. */
+      termRuns: number;
     }
   | { readonly type: 'truncate'; readonly group: GroupLog; readonly lastIndex: LogIndex };
 
@@ -47,6 +49,12 @@ export class GroupLog {
   vote: Vote;
   committed: LogIndex;
   lastIndex: LogIndex;
+  /** Of the last entry; 0 when it is not known. */
+  lastTerm: Term;
+  /** Runs of one term that appended entries may add to the index once they are durable. */
+  pendingRuns = 0;
+  /** What the budget of the indexes counts for this log. */
+  admittedIndexBytes = 0;
   /** Counts truncations and overwrites: an asynchronous read that one overtook is done again. */
   generation = 0;
   /** The last batch that touched the group. */
@@ -67,6 +75,19 @@ export class GroupLog {
     this.vote = vote;
     this.committed = committed;
     this.lastIndex = lastIndex;
+    this.lastTerm = index.term(lastIndex);
+  }
+
+  /** Bytes of the index if the log went on to `lastIndex` with so many more runs of one term. */
+  indexBytesWith(lastIndex: LogIndex, termRuns: number): number {
+    const { index, pendingRuns } = this;
+    const last = Math.max(lastIndex, this.lastIndex);
+    return index.bytesWith(last, index.runCount + pendingRuns + termRuns);
+  }
+
+  /** How many runs of one term entries with these runs add when they are appended. */
+  addedRuns(termRuns: readonly TermRun[]): number {
+    return termRuns.length - (termRuns[0]!.term === this.lastTerm ? 1 : 0);
   }
 
   addBlock(block: CachedBlock): void {
@@ -80,6 +101,7 @@ export class GroupLog {
     if (lastIndex >= this.lastIndex) return;
     this.generation++;
     this.lastIndex = lastIndex;
+    this.lastTerm = 0;
     for (let last = this.blocks.length - 1; last >= this.firstBlock; last--) {
       const block = this.blocks[last]!;
       if (block.firstIndex <= lastIndex) {

@@ -18,13 +18,15 @@ export interface LogStore {
 
   /**
    * Encodes payloads as one block of consecutive entries. Copies each payload once.
-   * @throws KeelsonError OVERLOADED when the ring has no room; nothing is changed then.
+   * @throws KeelsonError OVERLOADED when the ring has no room, STORAGE_FULL when the log may not grow;
+   * nothing is changed then. Only entries of clients are refused as long as there is headroom.
    */
   stage(group: number, entries: EntriesToStage): StagedEntries;
 
   /**
    * Copies blocks that came from a leader (one copy) and verifies them (one call).
-   * @throws KeelsonError CORRUPT_FRAME when they do not verify, OVERLOADED when the ring has no room.
+   * @throws KeelsonError CORRUPT_FRAME when they do not verify, OVERLOADED when the ring has no room,
+   * STORAGE_FULL when the log may not grow; nothing is changed then.
    */
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries;
 

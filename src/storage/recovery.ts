@@ -185,7 +185,11 @@ class LaneRecovery {
       index.truncateAfter(block.lastIndex);
       return;
     }
-    index.appendBlocks(block.pointer, block.length, segment.sequence, block.position);
+    try {
+      index.appendBlocks(block.pointer, block.length, segment.sequence, block.position);
+    } catch (cause) {
+      throw tooLargeForIndex(cause, block.group, block.lastIndex);
+    }
     memberships.push(...block.memberships);
     group.lastTime = Math.max(group.lastTime, block.lastTime);
     this.entries += block.lastIndex - block.firstIndex + 1;
@@ -352,6 +356,17 @@ function provenLoss(file: string, offset: number, proof: ScannedBatch): KeelsonE
 
 function provenLossAtEnd(file: string, offset: number, next: string): KeelsonError {
   return damage(file, offset, undefined, `${next} proves that the segment went on`);
+}
+
+/** Only a directory that was written with a larger limit holds more than the index has room for. */
+function tooLargeForIndex(cause: unknown, group: number, index: number): unknown {
+  if (!(cause instanceof KeelsonError) || cause.code !== 'KEELSON_OVERLOADED') return cause;
+  return new KeelsonError(
+    'KEELSON_INVALID_CONFIG',
+    `The index of the log has no room for group ${group} up to entry ${index}: open the node with a ` +
+      'larger storage.maxIndexBytes, as it had when these entries were written.',
+    { details: { group, index }, cause },
+  );
 }
 
 /** A commit is recorded only once the entries up to it are durable. */

@@ -16,13 +16,13 @@ import { silentLogger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { IoId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
-import { BlockCodec } from '../wasm/block-codec.js';
-import { BLOCK, ITEM, SECTOR_BYTES } from '../wasm/layout.js';
+import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { CountedLease } from './cached-block.js';
 import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
+import { IndexBudget } from './index-budget.js';
 import { LaneLog } from './lane-log.js';
 import type {
   EntriesLease,
@@ -35,21 +35,15 @@ import type {
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
-import type { Zeros } from './segment-file.js';
 import { SpareSegment } from './spare-segment.js';
 import type { StorageExecutor } from './storage-executor.js';
-import { LANE_QUEUE_LIMIT } from './storage-executor.js';
+import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
+import { maxIndexBytes, maxStageBytes, reserveWalMemory } from './wal-memory.js';
 
-export interface WalLogStoreOptions {
+export interface WalLogStoreOptions extends WalMemoryOptions {
   /** The data directory; segments stand in its folder `wal`. */
   readonly directory: string;
-  /** Size of one segment file, from 1 MiB. */
-  readonly segmentBytes: number;
-  /** Shared memory that stages entries and caches the newest part of the log. */
-  readonly ringBytes: number;
-  readonly maxBatchBytes: number;
   readonly maxBatchEntries: number;
-  readonly maxQueuedBatches: number;
   readonly lingerMicros: number;
   readonly recovery: RecoveryMode;
   readonly directIo: 'auto' | 'off';
@@ -68,8 +62,6 @@ export interface WalLogStoreParts {
 }
 
 const LANE = 0;
-const WRITER_SCRATCH_BYTES = 256 * 1024;
-const ZERO_BYTES = 1024 * 1024;
 const CLOSE_TIMEOUT_MS = 5_000;
 const TWO_POW_52 = 2 ** 52;
 
@@ -84,10 +76,9 @@ export class WalLogStore implements LogStore {
   private readonly directory: string;
   private readonly ring: EntryRing;
   private readonly lane: LaneLog;
+  private readonly memory: WalMemory;
+  private readonly indexBudget: IndexBudget;
   private readonly spare: SpareSegment;
-  /** Scratch memory of the thread that runs the tasks. */
-  private readonly summary: number;
-  private readonly zeros: Zeros;
   private readonly groups: Map<number, GroupLog> = new Map();
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
@@ -104,11 +95,11 @@ export class WalLogStore implements LogStore {
    */
   static async open(options: WalLogStoreOptions, parts: WalLogStoreParts): Promise<WalLogStore> {
     const executor = parts.executor ?? new PiscinaExecutor(parts.heap, parts.scheduler);
-    const pointer = reserveRing(parts.heap, options);
-    const store = new WalLogStore(options, parts, executor, pointer);
+    const memory = reserveWalMemory(parts.heap, options);
+    const store = new WalLogStore(options, parts, executor, memory);
     await executor.open();
     try {
-      await store.recover(pointer);
+      await store.recover();
     } catch (error) {
       await executor.close();
       throw error;
@@ -120,7 +111,7 @@ export class WalLogStore implements LogStore {
     options: WalLogStoreOptions,
     parts: WalLogStoreParts,
     executor: StorageExecutor,
-    pointer: number,
+    memory: WalMemory,
   ) {
     this.options = options;
     this.heap = parts.heap;
@@ -130,14 +121,10 @@ export class WalLogStore implements LogStore {
     this.decodeMembership = parts.decodeMembership;
     this.executor = executor;
     this.directory = `${options.directory}/wal`;
-    const { ringBytes } = options;
-    this.ring = new EntryRing({ pointer, ringBytes, controlSlots: controlSlots(options) });
-    this.zeros = { pointer: this.heap.reserve(ZERO_BYTES, SECTOR_BYTES), bytes: ZERO_BYTES };
-    this.summary = this.heap.reserve(BlockCodec.scratchBytes, 64);
-    const limits = {
-      ...options,
-      maxStageBytes: Math.floor(Math.min(ringBytes, options.segmentBytes) / 4),
-    };
+    this.memory = memory;
+    this.ring = new EntryRing(memory.ring);
+    this.indexBudget = new IndexBudget(maxIndexBytes(options));
+    const limits = { ...options, maxStageBytes: maxStageBytes(options) };
     this.lane = new LaneLog(this.heap, this.ring, executor, this.scheduler, limits, {
       flushed: (group, io) => this.events.flushed(group.id, io),
       written: (place) => this.spare.written(place),
@@ -150,7 +137,7 @@ export class WalLogStore implements LogStore {
         lane: LANE,
         segmentBytes: options.segmentBytes,
         direct: options.directIo === 'auto',
-        zeros: this.zeros,
+        zeros: memory.zeros,
       },
       executor,
       this.logger,
@@ -177,12 +164,20 @@ export class WalLogStore implements LogStore {
 
   stage(group: number, entries: EntriesToStage): StagedEntries {
     this.checkUsable();
-    return this.lane.stage(this.group(group), entries);
+    const log = this.group(group);
+    const { firstIndex, count, term, kind } = entries;
+    const termRuns = term === log.lastTerm ? 0 : 1;
+    const fromClients = kind === ENTRY_KIND.application;
+    this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
+    return this.lane.stage(log, entries);
   }
 
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkUsable();
-    return this.lane.receive(this.group(group), firstIndex, parts);
+    const log = this.group(group);
+    const staged = this.lane.receive(log, firstIndex, parts);
+    this.indexBudget.admit(log, staged.lastIndex, log.addedRuns(staged.termRuns), false);
+    return staged;
   }
 
   append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
@@ -245,15 +240,15 @@ export class WalLogStore implements LogStore {
     };
   }
 
-  private async recover(scratch: number): Promise<void> {
-    const { directory, executor, heap, options } = this;
+  private async recover(): Promise<void> {
+    const { directory, executor, heap, options, memory } = this;
     const recovered = await recoverLane(heap, executor, {
       directory,
       lane: LANE,
       mode: options.recovery,
-      scratch,
-      scratchBytes: options.ringBytes,
-      summary: this.summary,
+      scratch: memory.ring.pointer,
+      scratchBytes: memory.ring.ringBytes,
+      summary: memory.summary,
       epoch: Math.floor(this.scheduler.random() * TWO_POW_52),
     });
     const place = await executor.startLane(
@@ -262,9 +257,8 @@ export class WalLogStore implements LogStore {
         lane: LANE,
         segmentBytes: options.segmentBytes,
         direct: options.directIo === 'auto',
-        scratch: heap.reserve(WRITER_SCRATCH_BYTES, SECTOR_BYTES),
-        scratchBytes: WRITER_SCRATCH_BYTES,
-        zeros: this.zeros,
+        ...memory.writer,
+        zeros: memory.zeros,
       },
       recovered.start,
       {
@@ -278,7 +272,9 @@ export class WalLogStore implements LogStore {
       this.recoveredLogs.set(id, describeGroup(group, this.decodeMembership));
       this.lastTimes.set(id, group.lastTime);
       const { vote, committed } = checkpoint;
-      this.groups.set(id, new GroupLog(id, index, vote, committed, index.lastIndex));
+      const log = new GroupLog(id, index, vote, committed, index.lastIndex);
+      this.groups.set(id, log);
+      this.indexBudget.count(log);
     }
     this.logRecovery(recovered);
   }
@@ -326,7 +322,7 @@ export class WalLogStore implements LogStore {
         extents,
         scratch,
         scratchBytes,
-        summary: this.summary,
+        summary: this.memory.summary,
       });
       this.checkUsable();
       if (log.generation === generation) {
@@ -386,24 +382,4 @@ export class WalLogStore implements LogStore {
       throw new KeelsonError('KEELSON_CLOSED', 'The log is closed.');
     }
   }
-}
-
-function controlSlots(options: WalLogStoreOptions): number {
-  return options.maxQueuedBatches + 4;
-}
-
-function reserveRing(heap: SharedHeap, options: WalLogStoreOptions): number {
-  const { ringBytes, maxQueuedBatches, maxBatchBytes, segmentBytes } = options;
-  const problem =
-    ringBytes % SECTOR_BYTES !== 0 || segmentBytes % SECTOR_BYTES !== 0
-      ? 'ringBytes and segmentBytes are multiples of 4096'
-      : maxBatchBytes > ringBytes / 4 || maxBatchBytes > segmentBytes / 4
-        ? 'maxBatchBytes is at most a quarter of ringBytes and of segmentBytes'
-        : maxQueuedBatches > LANE_QUEUE_LIMIT || maxQueuedBatches < 1
-          ? `maxQueuedBatches is between 1 and ${LANE_QUEUE_LIMIT}`
-          : undefined;
-  if (problem !== undefined) {
-    throw new KeelsonError('KEELSON_INVALID_ARGUMENT', `The log cannot be opened: ${problem}.`);
-  }
-  return heap.reserve(EntryRing.bytes(ringBytes, controlSlots(options)), SECTOR_BYTES);
 }

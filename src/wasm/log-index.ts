@@ -19,8 +19,10 @@ import type { SharedHeap } from './shared-heap.js';
 
 const CHUNK_BYTES = INDEX_CHUNK_ENTRIES * INDEX_ENTRY.bytes;
 const POINTER_BYTES = 4;
+const MIN_TABLE_BYTES = 64;
 /** The most extents one scan returns; who wants more goes on behind the last. */
 const MAX_EXTENTS = 64;
+const FIXED_BYTES: number = INDEX_DESCRIPTOR.bytes + MAX_EXTENTS * EXTENT.bytes;
 
 /** Entries of one segment that stand side by side: their items, and their payloads. */
 export interface IndexExtent {
@@ -43,9 +45,9 @@ export class LogIndex {
   private readonly extents: number;
   private chunks: number[] = [];
   private directory: number;
-  private directoryBytes = 16 * POINTER_BYTES;
+  private directoryBytes: number = MIN_TABLE_BYTES;
   private runs: number;
-  private runsBytes = 4 * TERM_RUN.bytes;
+  private runsBytes: number = MIN_TABLE_BYTES;
   private first: number;
   private last: number;
 
@@ -78,8 +80,25 @@ export class LogIndex {
 
   /** Bytes of the heap that the index holds. */
   get bytes(): number {
-    const fixed = INDEX_DESCRIPTOR.bytes + MAX_EXTENTS * EXTENT.bytes;
-    return fixed + this.directoryBytes + this.runsBytes + this.chunks.length * CHUNK_BYTES;
+    return FIXED_BYTES + this.directoryBytes + this.runsBytes + this.chunks.length * CHUNK_BYTES;
+  }
+
+  /** How many runs of one term the index has. */
+  get runCount(): number {
+    return this.heap.view.getUint32(this.descriptor + INDEX_DESCRIPTOR.offset.runCount, true);
+  }
+
+  /**
+   * Bytes of the heap that the index would have taken once it held entries up to `lastIndex` and so
+   * many runs, the tables that it outgrows on the way included.
+   */
+  bytesWith(lastIndex: number, runs: number): number {
+    const wanted = Math.ceil((lastIndex + 1 - this.first) / INDEX_CHUNK_ENTRIES);
+    const chunks = Math.max(this.chunks.length, wanted);
+    const directory = Math.max(this.directoryBytes, tableBytes(chunks * POINTER_BYTES));
+    const table = Math.max(this.runsBytes, tableBytes(runs * TERM_RUN.bytes));
+    // All that were outgrown are together smaller than the one that is in use.
+    return FIXED_BYTES + 2 * directory + 2 * table + chunks * CHUNK_BYTES;
   }
 
   /**
@@ -158,8 +177,8 @@ export class LogIndex {
   termRuns(): { firstIndex: number; term: number }[] {
     const view = this.heap.view;
     const runs: { firstIndex: number; term: number }[] = [];
-    const count = view.getUint32(this.descriptor + INDEX_DESCRIPTOR.offset.runCount, true);
-    for (let i = 0; i < count; i++) {
+    const { runCount } = this;
+    for (let i = 0; i < runCount; i++) {
       const run = this.runs + i * TERM_RUN.bytes;
       runs.push({
         firstIndex: Number(view.getBigUint64(run + TERM_RUN.offset.firstIndex, true)),
@@ -204,14 +223,14 @@ export class LogIndex {
 
   private makeDirectoryRoom(bytes: number): void {
     if (bytes <= this.directoryBytes) return;
-    const grown = 2 ** Math.ceil(Math.log2(bytes));
+    const grown = tableBytes(bytes);
     this.directory = this.moveTable(this.directory, this.directoryBytes, grown);
     this.directoryBytes = grown;
   }
 
   private makeRunsRoom(bytes: number): void {
     if (bytes <= this.runsBytes) return;
-    const grown = 2 ** Math.ceil(Math.log2(bytes));
+    const grown = tableBytes(bytes);
     this.runs = this.moveTable(this.runs, this.runsBytes, grown);
     this.runsBytes = grown;
   }
@@ -236,4 +255,9 @@ export class LogIndex {
       true,
     );
   }
+}
+
+/** Tables grow by doubling. */
+function tableBytes(bytes: number): number {
+  return bytes <= MIN_TABLE_BYTES ? MIN_TABLE_BYTES : 2 ** Math.ceil(Math.log2(bytes));
 }

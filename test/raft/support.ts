@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
+  type ConfigInput,
   KeelsonError,
   type KeyValueMachine,
   type Logger,
@@ -44,10 +45,12 @@ export class RealCluster {
   readonly lines: LogLine[] = [];
   readonly nodes = new Map<number, Node>();
   private readonly machine: () => KeyValueMachine | URL;
+  private readonly config: ConfigInput;
   private voters: Record<number, string> = {};
 
-  constructor(machine: () => KeyValueMachine | URL) {
+  constructor(machine: () => KeyValueMachine | URL, config: ConfigInput = smallConfig) {
     this.machine = machine;
+    this.config = config;
   }
 
   /** Another program may take a port between its choice and its use: then all are chosen again. */
@@ -76,7 +79,7 @@ export class RealCluster {
       listen: this.voters[nodeId] as string,
       bootstrap: { voters: this.voters },
       stateMachine: this.machine(),
-      config: smallConfig,
+      config: this.config,
       logger: this.logger(nodeId),
     };
   }

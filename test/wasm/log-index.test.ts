@@ -266,6 +266,43 @@ describe('a log index', () => {
     expect(bench.heap.reusableBytes).toBe(reusable);
   });
 
+  test('takes from the heap at most what it has foretold', () => {
+    for (const termStep of [0, 1]) {
+      const bench = createBench();
+      const index = new LogIndex(bench.heap);
+      const foretold = index.bytesWith(30_000, termStep === 0 ? 1 : 3_000);
+      // Padding for the alignment of the first tables.
+      const before = bench.heap.reservedBytes - index.bytes;
+      for (let first = 1; first <= 30_000; first += 10) {
+        const term = 1 + Math.floor(first / 10) * termStep;
+        append(bench, index, [{ firstIndex: first, term, payloads: payloadsOf(10, 0) }]);
+      }
+      expect(index.runCount).toBe(termStep === 0 ? 1 : 3_000);
+      expect(index.bytes).toBeLessThanOrEqual(foretold);
+      expect(bench.heap.reservedBytes - before).toBeLessThanOrEqual(foretold + 16 * 1024);
+      expect(foretold).toBeLessThan(index.bytes * 1.5);
+      index.dispose();
+    }
+  });
+
+  test('needs no room for a run that goes on', () => {
+    const bench = createBench();
+    const index = new LogIndex(bench.heap);
+    for (let term = 1; term <= 4; term++) {
+      append(bench, index, [{ firstIndex: term, term, payloads: [EMPTY] }]);
+    }
+    const { bytes } = index;
+    append(bench, index, [{ firstIndex: 5, term: 4, payloads: [EMPTY] }]);
+    append(bench, index, [{ firstIndex: 2, term: 2, payloads: payloadsOf(4, 0) }]);
+    expect(index.bytes).toBe(bytes);
+    append(bench, index, [{ firstIndex: 3, term: 3, payloads: [EMPTY] }]);
+    append(bench, index, [{ firstIndex: 4, term: 4, payloads: [EMPTY] }]);
+    expect(index.bytes).toBe(bytes);
+    append(bench, index, [{ firstIndex: 5, term: 5, payloads: [EMPTY] }]);
+    expect(index.bytes).toBeGreaterThan(bytes);
+    index.dispose();
+  });
+
   test('a full heap refuses an append and leaves the index as it was', () => {
     const bench = createBench(32 * 1024 * 1024);
     const index = new LogIndex(bench.heap);

@@ -1,0 +1,66 @@
+/**
+ * Keeps the indexes of all groups within `maxIndexBytes`: what would not fit is refused before
+ * anything is changed, so that an index never runs out of memory with a batch that is durable already.
+ *
+ * ```
+ * [ proposals                                        | headroom ]  maxIndexBytes
+ *   entries that clients write                         entries from a leader, and a log's own: the
+ *                                                       blank one of a term, the bootstrap
+ * ```
+ *
+ * So a follower takes whatever a leader with the same limit has admitted, and a leader can open its
+ * term however full the log is. Votes and truncations need no index.
+ *
+ * What is counted is what the index would hold if all that is under way were durable. Recovery comes
+ * through the same states of the log, in the same order, and fits for that reason.
+ */
+import { KeelsonError } from '../base/errors.js';
+import type { LogIndex } from '../engine/types.js';
+import type { GroupLog } from './group-log.js';
+
+const MIN_HEADROOM_BYTES = 256 * 1024;
+const HEADROOM_SHARE = 16;
+
+export class IndexBudget {
+  private readonly maxBytes: number;
+  private readonly headroomBytes: number;
+  /** Of all groups together. */
+  private admittedBytes = 0;
+
+  constructor(maxBytes: number) {
+    this.maxBytes = maxBytes;
+    this.headroomBytes = Math.max(MIN_HEADROOM_BYTES, Math.floor(maxBytes / HEADROOM_SHARE));
+  }
+
+  /** Counts a log as it is. */
+  count(log: GroupLog): void {
+    this.set(log, log.indexBytesWith(log.lastIndex, 0));
+  }
+
+  /**
+   * Admits entries up to `lastIndex` that bring `termRuns` more runs of one term.
+   * @throws KeelsonError STORAGE_FULL when the index could not hold them.
+   */
+  admit(log: GroupLog, lastIndex: LogIndex, termRuns: number, fromClients: boolean): void {
+    const bytes = log.indexBytesWith(lastIndex, termRuns);
+    const total = this.admittedBytes - log.admittedIndexBytes + bytes;
+    const limit = fromClients ? this.maxBytes - this.headroomBytes : this.maxBytes;
+    if (total > limit) throw indexFull(log.id, total, limit, this.maxBytes);
+    this.set(log, bytes);
+  }
+
+  private set(log: GroupLog, bytes: number): void {
+    this.admittedBytes += bytes - log.admittedIndexBytes;
+    log.admittedIndexBytes = bytes;
+  }
+}
+
+function indexFull(group: number, bytes: number, limit: number, maxBytes: number): KeelsonError {
+  return new KeelsonError(
+    'KEELSON_STORAGE_FULL',
+    `The index of the log is full: it would take ${bytes} bytes of ${limit}, which ` +
+      `storage.maxIndexBytes (${maxBytes}) leaves for this. Nothing was changed, and reads go on; ` +
+      'raise storage.maxIndexBytes and start the node again.',
+    { details: { group, bytes, limit, maxIndexBytes: maxBytes } },
+  );
+}
