@@ -1,6 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { KeelsonError } from './base/errors.js';
 import { type Logger, silentLogger } from './base/logger.js';
 import { systemScheduler } from './base/system-scheduler.js';
 import { type BootstrapOptions, bootstrapMembership } from './bootstrap.js';
@@ -14,14 +12,10 @@ import type { MachineEvents, MachineHost } from './state-machine/machine-host.js
 import { MainThreadHost } from './state-machine/main-thread-host.js';
 import type { AnyStateMachine } from './state-machine/state-machine.js';
 import { WorkerHost } from './state-machine/worker-host.js';
+import { logHasBegun, openDataDirectory } from './storage/data-directory.js';
 import { type DirectoryLock, lockDirectory } from './storage/directory-lock.js';
 import type { Disk } from './storage/disk.js';
-import {
-  clusterIdOf,
-  MANIFEST_FILE,
-  openManifest,
-  STORAGE_FORMAT_VERSION,
-} from './storage/manifest.js';
+import { clusterIdOf, STORAGE_FORMAT_VERSION } from './storage/manifest.js';
 import { NodeDisk } from './storage/node-disk.js';
 import { PeerRegistry } from './storage/peer-registry.js';
 import { WalLogStore } from './storage/wal-log-store.js';
@@ -72,8 +66,7 @@ function openLocked(
 ): Promise<Host> {
   const { clusterName, nodeId, dataDir } = options;
   const scheduler = systemScheduler;
-  refuseLogWithoutManifest(disk, dataDir);
-  const manifest = openManifest(
+  const manifest = openDataDirectory(
     disk,
     dataDir,
     {
@@ -96,11 +89,19 @@ function openLocked(
     bootstrap,
     scheduler,
     logger,
-    openStore: (events) =>
-      WalLogStore.open(
+    openStore: async (events) => {
+      const store = await WalLogStore.open(
         { directory: dataDir, ...config.storage },
         { scheduler, heap, events, decodeMembership, logger },
-      ),
+      );
+      try {
+        logHasBegun(disk, dataDir, manifest);
+      } catch (error) {
+        await store.close();
+        throw error;
+      }
+      return store;
+    },
     createMachine: (events) => createMachine(options.stateMachine, config, events),
     createNetwork: (machineVersion) =>
       new TcpNetwork({
@@ -118,18 +119,6 @@ function openLocked(
       }),
     release: () => lock.release(),
   });
-}
-
-/** A log whose identity is lost must not be taken for an empty directory and given a new one. */
-function refuseLogWithoutManifest(disk: Disk, dataDir: string): void {
-  const log = join(dataDir, 'wal');
-  if (disk.exists(join(dataDir, MANIFEST_FILE)) || !disk.exists(log)) return;
-  if (disk.list(log).length === 0) return;
-  throw new KeelsonError(
-    'KEELSON_STORAGE_CORRUPT',
-    `${dataDir} holds a log, but its file '${MANIFEST_FILE}' is missing: restore the whole directory, or start this node with an empty one`,
-    { details: { dataDir } },
-  );
 }
 
 function createMachine(

@@ -1,5 +1,6 @@
 /**
- * Whose directory this is. Written once, when the directory is first used; verified at every start.
+ * Whose directory this is. Written when the directory is first used, and once more when its log has
+ * begun (see data-directory.ts); verified at every start.
  *
  * The cluster's name and the node id must be the ones expected. The cluster id also covers the
  * initial voters; after the first start the directory's own is the truth and travels in the
@@ -32,6 +33,8 @@ export interface Manifest extends ManifestExpectation {
   readonly formatVersion: number;
   /** 16 random bytes in hex. */
   readonly incarnation: string;
+  /** The first segment of the log has been durable. */
+  readonly logBegun: boolean;
   /** The directory was new. */
   readonly created: boolean;
 }
@@ -123,24 +126,42 @@ function createManifest(
   const { clusterName, clusterId, nodeId, laneCount, segmentBytes } = expected;
   const incarnation = Buffer.from(randomBytes(ID_BYTES)).toString('hex');
   const identity = { clusterName, clusterId, nodeId, incarnation, laneCount, segmentBytes };
-  writeCheckedFile(disk, directory, MANIFEST_FILE, { format: STORAGE_FORMAT_VERSION, ...identity });
-  return { formatVersion: STORAGE_FORMAT_VERSION, ...identity, created: true };
+  const manifest: Manifest = {
+    formatVersion: STORAGE_FORMAT_VERSION,
+    ...identity,
+    logBegun: false,
+    created: true,
+  };
+  write(disk, directory, manifest);
+  return manifest;
+}
+
+/** Durable on return. */
+export function recordLogBegun(disk: Disk, directory: string, manifest: Manifest): void {
+  write(disk, directory, { ...manifest, logBegun: true });
+}
+
+function write(disk: Disk, directory: string, manifest: Manifest): void {
+  const { formatVersion: format, created: _, ...fields } = manifest;
+  writeCheckedFile(disk, directory, MANIFEST_FILE, { format, ...fields });
 }
 
 function decode(content: CheckedContent, path: string): Manifest {
   const { format, clusterName, clusterId, nodeId, incarnation, laneCount, segmentBytes } = content;
+  const { logBegun } = content;
   if (
     typeof clusterName !== 'string' ||
     !isId(clusterId) ||
     !isCount(nodeId) ||
     !isId(incarnation) ||
     !isCount(laneCount) ||
-    !isCount(segmentBytes)
+    !isCount(segmentBytes) ||
+    typeof logBegun !== 'boolean'
   ) {
     throw corrupt(path, 'a field is missing or has a value that it cannot have');
   }
   const identity = { clusterName, clusterId, nodeId, incarnation, laneCount, segmentBytes };
-  return { formatVersion: format, ...identity, created: false };
+  return { formatVersion: format, ...identity, logBegun, created: false };
 }
 
 function isId(value: unknown): value is string {

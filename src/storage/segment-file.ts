@@ -52,6 +52,11 @@ export function parseSegmentName(name: string, lane: number): number | undefined
   return Number(match[2]);
 }
 
+/** The name of a segment of any lane. */
+export function isSegmentName(name: string): boolean {
+  return SEGMENT_NAME.test(name);
+}
+
 export function isTemporaryName(name: string): boolean {
   return TEMPORARY_NAME.test(name);
 }

@@ -20,6 +20,7 @@ import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { CountedLease } from './cached-block.js';
+import { LOG_FOLDER } from './data-directory.js';
 import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
 import { IndexBudget } from './index-budget.js';
@@ -120,7 +121,7 @@ export class WalLogStore implements LogStore {
     this.logger = parts.logger ?? silentLogger;
     this.decodeMembership = parts.decodeMembership;
     this.executor = executor;
-    this.directory = `${options.directory}/wal`;
+    this.directory = `${options.directory}/${LOG_FOLDER}`;
     this.memory = memory;
     this.ring = new EntryRing(memory.ring);
     this.indexBudget = new IndexBudget(maxIndexBytes(options));

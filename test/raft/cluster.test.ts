@@ -99,6 +99,15 @@ describe('a node', () => {
     expect(error.message).toContain('manifest');
   });
 
+  it('refuses a directory that has lost its log, and would vote again', async () => {
+    await start(machine);
+    await cluster.stop(1);
+    rmSync(join(cluster.directory(1), 'wal'), { recursive: true });
+    const error = await refusal(cluster.open(1));
+    expect(error.code).toBe('KEELSON_STORAGE_CORRUPT');
+    expect(error.message).toContain('has lost its log');
+  });
+
   it('uses the membership in its log when other voters are configured, and warns', async () => {
     await start(machine);
     await cluster.stop(1);

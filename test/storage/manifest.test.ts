@@ -50,7 +50,7 @@ describe('manifest', () => {
   test('is made once, survives a crash, and keeps its incarnation', () => {
     const disk = newDisk();
     const made = openManifest(disk, '/data', EXPECTED, randomBytes(1));
-    expect(made).toMatchObject({ ...EXPECTED, formatVersion: 1, created: true });
+    expect(made).toMatchObject({ ...EXPECTED, formatVersion: 1, created: true, logBegun: false });
     expect(made.incarnation).toMatch(/^[0-9a-f]{32}$/);
     const found = openManifest(disk.crash(), '/data', EXPECTED, randomBytes(2));
     expect(found).toEqual({ ...made, created: false });
@@ -139,6 +139,7 @@ describe('manifest', () => {
       { incarnation: 'x' },
       { laneCount: '1' },
       { clusterName: 1 },
+      { logBegun: undefined },
     ]) {
       const disk = newDisk();
       const incarnation = '0'.repeat(32);
@@ -146,6 +147,7 @@ describe('manifest', () => {
         format: 1,
         ...EXPECTED,
         incarnation,
+        logBegun: false,
         ...change,
       });
       expect(() => openManifest(disk, '/data', EXPECTED, randomBytes(1))).toThrow(
