@@ -15,6 +15,7 @@ import { WorkerHost } from './state-machine/worker-host.js';
 import { logHasBegun, openDataDirectory } from './storage/data-directory.js';
 import { type DirectoryLock, lockDirectory } from './storage/directory-lock.js';
 import type { Disk } from './storage/disk.js';
+import { makeDirectories } from './storage/make-directories.js';
 import { clusterIdOf, STORAGE_FORMAT_VERSION } from './storage/manifest.js';
 import { NodeDisk } from './storage/node-disk.js';
 import { PeerRegistry } from './storage/peer-registry.js';
@@ -46,7 +47,7 @@ export async function openHost(options: RaftOptions): Promise<Host> {
   const bootstrap = bootstrapMembership(options);
   const logger = options.logger ?? silentLogger;
   const disk = new NodeDisk();
-  disk.makeDirectory(options.dataDir);
+  makeDirectories(disk, options.dataDir);
   const lock = await lockDirectory(options.dataDir);
   try {
     return await openLocked(options, config, bootstrap, logger, disk, lock);

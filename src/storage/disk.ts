@@ -12,11 +12,14 @@ export interface Disk {
   exists(path: string): boolean;
   /** Names in a directory, sorted. */
   list(path: string): string[];
-  /** Makes a directory and its parents, durably; nothing happens when it is there. */
+  /**
+   * Makes a directory in one that is there; durable once that one is synced. Nothing happens when it is
+   * there. See `makeDirectories`.
+   */
   makeDirectory(path: string): void;
   rename(from: string, to: string): void;
   remove(path: string): void;
-  /** Makes created, renamed and removed names in a directory durable. */
+  /** Makes created, renamed and removed names in a directory durable, those of directories too. */
   syncDirectory(path: string): void;
   readFile(path: string): Uint8Array;
 }

@@ -7,6 +7,7 @@ import { SECTOR_BYTES } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
 import type { GroupCheckpoint } from './hard-state.js';
+import { makeDirectories } from './make-directories.js';
 import type { SegmentHeader } from './segment-file.js';
 import {
   isTemporaryName,
@@ -44,7 +45,7 @@ export interface InspectedSegment {
 }
 
 export function inspectLane(memory: SharedHeap, disk: Disk, task: InspectTask): Inspection {
-  disk.makeDirectory(task.directory);
+  makeDirectories(disk, task.directory);
   const sequences: { name: string; sequence: number }[] = [];
   for (const name of disk.list(task.directory)) {
     if (isTemporaryName(name)) {

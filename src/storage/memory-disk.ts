@@ -2,9 +2,9 @@
  * A disk in memory that forgets what was not synced, for simulations and tests.
  *
  * Files are durable up to their last `dataSync` (see memory-inode.ts). Per directory there are the
- * names as programs see them and the durable names; `syncDirectory` makes the names durable. `crash`
- * ends this disk, every later call on it or its files throws, and returns the disk that is found
- * after the power came back.
+ * names as programs see them and the durable names, of files and of directories; `syncDirectory` makes
+ * the names durable, and what a lost name led to is lost with it. `crash` ends this disk, every later
+ * call on it or its files throws, and returns the disk that is found after the power came back.
  */
 import { dirname, resolve } from 'node:path';
 import { invariant } from '../base/assert.js';
@@ -20,6 +20,7 @@ export type DiskOperation =
   | 'dataSync'
   | 'rename'
   | 'remove'
+  | 'makeDirectory'
   | 'syncDirectory';
 
 /** `discard`: all that was not synced is lost. `random`: any part of it may have reached the disk. */
@@ -48,14 +49,25 @@ export interface MemoryDiskOptions {
 
 interface Change {
   readonly name: string;
-  readonly inode: Inode | undefined;
+  /** Undefined when the name goes. */
+  readonly leadsTo: Inode | Directory | undefined;
 }
 
-interface Directory {
-  readonly names: Map<string, Inode>;
-  readonly durableNames: Map<string, Inode>;
+class Directory {
+  readonly names: Map<string, Inode | Directory> = new Map();
+  readonly durableNames: Map<string, Inode | Directory> = new Map();
   /** Changes of names since the last sync, in order; a rename is one group of two. */
-  unsynced: Change[][];
+  unsynced: Change[][] = [];
+
+  change(group: Change[]): void {
+    applyChanges(this.names, group);
+    this.unsynced.push(group);
+  }
+
+  sync(): void {
+    for (const group of this.unsynced) applyChanges(this.durableNames, group);
+    this.unsynced = [];
+  }
 }
 
 export class MemoryDisk implements Disk {
@@ -71,10 +83,11 @@ export class MemoryDisk implements Disk {
     dataSync: 0,
     rename: 0,
     remove: 0,
+    makeDirectory: 0,
     syncDirectory: 0,
   };
   private readonly options: MemoryDiskOptions;
-  private readonly directories: Map<string, Directory> = new Map([['/', emptyDirectory()]]);
+  private root: Directory = new Directory();
   private faults: { fault: DiskFault; remaining: number }[] = [];
   private crashed = false;
 
@@ -93,11 +106,7 @@ export class MemoryDisk implements Disk {
 
   /** Bytes in pages of all visible files. */
   usedBytes(): number {
-    let pages = 0;
-    for (const directory of this.directories.values()) {
-      for (const inode of directory.names.values()) pages += inode.pageCount();
-    }
-    return pages * PAGE_BYTES;
+    return pagesIn(this.root) * PAGE_BYTES;
   }
 
   /** Power loss: this disk is dead afterwards, the result is what is found on it. */
@@ -112,39 +121,23 @@ export class MemoryDisk implements Disk {
     this.checkAlive();
     const random = mode === 'random' ? new SeededRandom(seed) : undefined;
     const image = new MemoryDisk(this.options);
-    const copies = new Map<Inode, Inode>();
-    for (const [path, directory] of this.directories) {
-      const found = new Map(directory.durableNames);
-      // File systems journal names in order: some prefix of the changes survives.
-      const survivors = random === undefined ? 0 : random.integer(directory.unsynced.length + 1);
-      for (const group of directory.unsynced.slice(0, survivors)) applyChanges(found, group);
-      const copy = emptyDirectory();
-      for (const [name, inode] of found) {
-        let inodeCopy = copies.get(inode);
-        if (inodeCopy === undefined) {
-          inodeCopy = inode.afterCrash(random);
-          copies.set(inode, inodeCopy);
-        }
-        copy.names.set(name, inodeCopy);
-        copy.durableNames.set(name, inodeCopy);
-      }
-      image.directories.set(path, copy);
-    }
+    image.root = directoryAfterCrash(this.root, random);
     return image;
   }
 
   open(path: string, options: OpenOptions): DiskFile {
     const full = resolve(path);
     this.begin('open', full);
-    const directory = this.directoryOf(full);
+    const directory = this.directory(dirname(full));
     const name = nameOf(full);
     let inode = directory.names.get(name);
     if (options.create === true) {
       if (inode !== undefined) throw systemError('EEXIST', full);
       inode = new Inode();
-      this.change(directory, [{ name, inode }]);
+      directory.change([{ name, leadsTo: inode }]);
     }
     if (inode === undefined) throw systemError('ENOENT', full);
+    if (inode instanceof Directory) throw systemError('EISDIR', full);
     const writable = options.access === 'write';
     const direct = writable && options.direct === true && this.options.allowDirect !== false;
     return new MemoryDiskFile(this, full, inode, writable, direct);
@@ -152,66 +145,51 @@ export class MemoryDisk implements Disk {
 
   exists(path: string): boolean {
     this.checkAlive();
-    const full = resolve(path);
-    return (
-      this.directories.has(full) ||
-      this.directories.get(dirname(full))?.names.has(nameOf(full)) === true
-    );
+    return this.find(resolve(path)) !== undefined;
   }
 
   list(path: string): string[] {
     this.checkAlive();
-    const full = resolve(path);
-    const directory = this.directories.get(full);
-    if (directory === undefined) throw systemError('ENOENT', full);
-    const names = [...directory.names.keys()];
-    for (const other of this.directories.keys()) {
-      if (other !== full && dirname(other) === full) names.push(nameOf(other));
-    }
-    return names.sort();
+    return [...this.directory(resolve(path)).names.keys()].sort();
   }
 
   makeDirectory(path: string): void {
-    this.checkAlive();
-    for (let full = resolve(path); !this.directories.has(full); full = dirname(full)) {
-      if (this.directories.get(dirname(full))?.names.has(nameOf(full)) === true) {
-        throw systemError('EEXIST', full);
-      }
-      this.directories.set(full, emptyDirectory());
-    }
+    const full = resolve(path);
+    this.begin('makeDirectory', full);
+    const found = this.find(full);
+    if (found instanceof Directory) return;
+    if (found !== undefined) throw systemError('EEXIST', full);
+    this.directory(dirname(full)).change([{ name: nameOf(full), leadsTo: new Directory() }]);
   }
 
   rename(from: string, to: string): void {
     const source = resolve(from);
     const target = resolve(to);
     this.begin('rename', source);
-    const directory = this.directoryOf(source);
-    const inode = directory.names.get(nameOf(source));
-    if (inode === undefined) throw systemError('ENOENT', source);
+    const directory = this.directory(dirname(source));
+    const leadsTo = directory.names.get(nameOf(source));
+    if (leadsTo === undefined) throw systemError('ENOENT', source);
     // Across directories a crash could show both names or none; nothing in the store needs it.
     invariant(dirname(source) === dirname(target), 'files are renamed within their directory');
-    this.change(directory, [
-      { name: nameOf(source), inode: undefined },
-      { name: nameOf(target), inode },
+    directory.change([
+      { name: nameOf(source), leadsTo: undefined },
+      { name: nameOf(target), leadsTo },
     ]);
   }
 
   remove(path: string): void {
     const full = resolve(path);
     this.begin('remove', full);
-    const directory = this.directoryOf(full);
+    const directory = this.directory(dirname(full));
     if (!directory.names.has(nameOf(full))) throw systemError('ENOENT', full);
-    this.change(directory, [{ name: nameOf(full), inode: undefined }]);
+    directory.change([{ name: nameOf(full), leadsTo: undefined }]);
   }
 
   syncDirectory(path: string): void {
     const full = resolve(path);
     this.begin('syncDirectory', full);
-    const directory = this.directories.get(full);
-    if (directory === undefined) throw systemError('ENOENT', full);
-    if (this.ignoreDirectorySync) return;
-    for (const group of directory.unsynced) applyChanges(directory.durableNames, group);
-    directory.unsynced = [];
+    const directory = this.directory(full);
+    if (!this.ignoreDirectorySync) directory.sync();
   }
 
   readFile(path: string): Uint8Array {
@@ -225,8 +203,8 @@ export class MemoryDisk implements Disk {
   /** Changes bytes of a file durably, behind the back of whoever has it open: damage. */
   damage(path: string, position: number, change: (bytes: Uint8Array) => void, length = 1): void {
     const full = resolve(path);
-    const inode = this.directoryOf(full).names.get(nameOf(full));
-    if (inode === undefined) throw systemError('ENOENT', full);
+    const inode = this.find(full);
+    if (!(inode instanceof Inode)) throw systemError('ENOENT', full);
     const bytes = new Uint8Array(length);
     inode.read(bytes, position);
     change(bytes);
@@ -257,15 +235,19 @@ export class MemoryDisk implements Disk {
     return capacity === undefined ? Number.POSITIVE_INFINITY : capacity - this.usedBytes();
   }
 
-  private directoryOf(full: string): Directory {
-    const directory = this.directories.get(dirname(full));
-    if (directory === undefined) throw systemError('ENOENT', full);
-    return directory;
+  private find(full: string): Inode | Directory | undefined {
+    let found: Inode | Directory | undefined = this.root;
+    for (const name of full.split('/')) {
+      if (name === '') continue;
+      found = found instanceof Directory ? found.names.get(name) : undefined;
+    }
+    return found;
   }
 
-  private change(directory: Directory, group: Change[]): void {
-    applyChanges(directory.names, group);
-    directory.unsynced.push(group);
+  private directory(full: string): Directory {
+    const found = this.find(full);
+    if (found instanceof Directory) return found;
+    throw systemError(found === undefined ? 'ENOENT' : 'ENOTDIR', full);
   }
 
   private checkAlive(): void {
@@ -345,14 +327,40 @@ class MemoryDiskFile implements DiskFile {
   }
 }
 
-function emptyDirectory(): Directory {
-  return { names: new Map(), durableNames: new Map(), unsynced: [] };
+function directoryAfterCrash(directory: Directory, random: SeededRandom | undefined): Directory {
+  const found = new Map(directory.durableNames);
+  // File systems journal names in order: some prefix of the changes survives.
+  const survivors = random === undefined ? 0 : random.integer(directory.unsynced.length + 1);
+  for (const group of directory.unsynced.slice(0, survivors)) applyChanges(found, group);
+  const copy = new Directory();
+  const copies = new Map<Inode, Inode>();
+  for (const [name, leadsTo] of found) {
+    if (leadsTo instanceof Directory) {
+      const inner = directoryAfterCrash(leadsTo, random);
+      copy.names.set(name, inner);
+      copy.durableNames.set(name, inner);
+      continue;
+    }
+    const inode = copies.get(leadsTo) ?? leadsTo.afterCrash(random);
+    copies.set(leadsTo, inode);
+    copy.names.set(name, inode);
+    copy.durableNames.set(name, inode);
+  }
+  return copy;
 }
 
-function applyChanges(names: Map<string, Inode>, group: readonly Change[]): void {
-  for (const { name, inode } of group) {
-    if (inode === undefined) names.delete(name);
-    else names.set(name, inode);
+function pagesIn(directory: Directory): number {
+  let pages = 0;
+  for (const leadsTo of directory.names.values()) {
+    pages += leadsTo instanceof Directory ? pagesIn(leadsTo) : leadsTo.pageCount();
+  }
+  return pages;
+}
+
+function applyChanges(names: Map<string, Inode | Directory>, group: readonly Change[]): void {
+  for (const { name, leadsTo } of group) {
+    if (leadsTo === undefined) names.delete(name);
+    else names.set(name, leadsTo);
   }
 }
 

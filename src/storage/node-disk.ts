@@ -2,14 +2,14 @@
  * The disk of the operating system, through synchronous `node:fs` calls.
  *
  * Rules kept here: a write is complete or it throws; a failed sync is never tried again, because the
- * kernel may have dropped the dirty pages and would report success the second time; a directory that
- * was made is durable with all its parents.
+ * kernel may have dropped the dirty pages and would report success the second time.
  *
  * `direct` files are opened with O_DIRECT|O_DSYNC: positions, lengths and memory addresses must then
  * be multiples of 4 KiB (memory of the WASM module is page-aligned). A file system that refuses
  * O_DIRECT gives a plain file with `direct: false`, written through the page cache.
  */
 import {
+  accessSync,
   closeSync,
   constants,
   existsSync,
@@ -23,10 +23,10 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { dirname, resolve } from 'node:path';
 import type { Disk, DiskFile, OpenOptions } from './disk.js';
 
 /** Zero where the platform has no direct I/O; such a platform writes through the page cache. */
@@ -59,15 +59,11 @@ export class NodeDisk implements Disk {
   }
 
   makeDirectory(path: string): void {
-    const firstMade = mkdirSync(path, { recursive: true, mode: NEW_DIRECTORY_MODE });
-    if (firstMade === undefined) return;
-    const top = dirname(resolve(firstMade));
-    let parent = dirname(resolve(path));
-    while (parent.length > top.length) {
-      this.syncDirectory(parent);
-      parent = dirname(parent);
+    try {
+      mkdirSync(path, { mode: NEW_DIRECTORY_MODE });
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST' || !statSync(path).isDirectory()) throw error;
     }
-    this.syncDirectory(top);
   }
 
   rename(from: string, to: string): void {
@@ -81,7 +77,14 @@ export class NodeDisk implements Disk {
   syncDirectory(path: string): void {
     // Windows cannot open a directory; NTFS journals names by itself.
     if (process.platform === 'win32') return;
-    const descriptor = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    let descriptor: number;
+    try {
+      descriptor = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    } catch (error) {
+      // Where this process may make no names, none of its are to be made durable.
+      if (codeOf(error) === 'EACCES' && !isWritable(path)) return;
+      throw error;
+    }
     try {
       fsyncSync(descriptor);
     } finally {
@@ -99,9 +102,23 @@ function openDirect(path: string, flags: number): number | undefined {
   try {
     return openSync(path, flags | DIRECT_FLAGS, NEW_FILE_MODE);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EINVAL') return undefined;
+    if (codeOf(error) === 'EINVAL') return undefined;
     throw error;
   }
+}
+
+function isWritable(directory: string): boolean {
+  try {
+    accessSync(directory, constants.W_OK);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'EACCES') return false;
+    throw error;
+  }
+}
+
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
 }
 
 class NodeDiskFile implements DiskFile {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { logHasBegun, openDataDirectory } from '../../dist/storage/data-directory.js';
+import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { clusterIdOf } from '../../dist/storage/manifest.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { DIRECTORY, FIRST_SEGMENT, MIB, openLog, type TestLog, texts } from './wal-support.js';
@@ -22,7 +23,7 @@ async function open(disk: MemoryDisk): Promise<TestLog> {
 
 function newDisk(): MemoryDisk {
   const disk = new MemoryDisk();
-  disk.makeDirectory(DIRECTORY);
+  makeDirectories(disk, DIRECTORY);
   return disk;
 }
 

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { SeededRandom } from '../../dist/base/random.js';
+import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 
 const code = (value: string): object => expect.objectContaining({ code: value });
 
 function diskWithFile(options = {}): { disk: MemoryDisk; file: ReturnType<MemoryDisk['open']> } {
   const disk = new MemoryDisk(options);
-  disk.makeDirectory('/data');
+  makeDirectories(disk, '/data');
   const file = disk.open('/data/a', { access: 'write', create: true });
   disk.syncDirectory('/data');
   return { disk, file };
@@ -35,13 +36,27 @@ describe('MemoryDisk after a crash', () => {
 
   test('known bug 56: the directory entry of a new file is not synced', () => {
     const disk = new MemoryDisk();
-    disk.makeDirectory('/data');
+    makeDirectories(disk, '/data');
     const file = disk.open('/data/new', { access: 'write', create: true });
     file.write(new Uint8Array(10), 0);
     file.dataSync();
     expect(disk.imageAfterCrash().list('/data')).toEqual([]);
     disk.syncDirectory('/data');
     expect(disk.imageAfterCrash().list('/data')).toEqual(['new']);
+  });
+
+  test('known bug 56: with the name of a new directory all that is in it is lost', () => {
+    const disk = new MemoryDisk();
+    disk.makeDirectory('/data');
+    disk.makeDirectory('/data/wal');
+    disk.syncDirectory('/data');
+    const file = disk.open('/data/wal/a', { access: 'write', create: true });
+    file.write(new Uint8Array(10), 0);
+    file.dataSync();
+    disk.syncDirectory('/data/wal');
+    expect(disk.imageAfterCrash().exists('/data')).toBe(false);
+    disk.syncDirectory('/');
+    expect(disk.imageAfterCrash().readFile('/data/wal/a')).toHaveLength(10);
   });
 
   test('undoes renames and removals whose directory was not synced', () => {
@@ -60,7 +75,7 @@ describe('MemoryDisk after a crash', () => {
 
   test('direct writes are durable on return', () => {
     const disk = new MemoryDisk();
-    disk.makeDirectory('/data');
+    makeDirectories(disk, '/data');
     const file = disk.open('/data/a', { access: 'write', create: true, direct: true });
     disk.syncDirectory('/data');
     expect(file.direct).toBe(true);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { SeededRandom } from '../../dist/base/random.js';
 import type { Disk } from '../../dist/storage/disk.js';
+import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { NodeDisk } from '../../dist/storage/node-disk.js';
 
@@ -29,7 +30,7 @@ const disks: [string, () => { disk: Disk; directory: string }][] = [
     'MemoryDisk',
     () => {
       const disk = new MemoryDisk();
-      disk.makeDirectory('/data');
+      makeDirectories(disk, '/data');
       return { disk, directory: '/data' };
     },
   ],
@@ -118,7 +119,7 @@ describe.each(disks)('%s', (_name, make) => {
       file.write(bytes(name), 0);
       file.close();
     }
-    disk.makeDirectory(join(directory, 'd', 'e'));
+    makeDirectories(disk, join(directory, 'd', 'e'));
     disk.rename(join(directory, 'b'), join(directory, 'c'));
     disk.remove(join(directory, 'a'));
     disk.syncDirectory(directory);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { SeededRandom } from '../../dist/base/random.js';
 import { writeCheckedFile } from '../../dist/storage/checked-file.js';
+import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { clusterIdOf, openManifest } from '../../dist/storage/manifest.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { PeerRegistry } from '../../dist/storage/peer-registry.js';
@@ -21,7 +22,7 @@ function randomBytes(seed: number): (length: number) => Uint8Array {
 
 function newDisk(): MemoryDisk {
   const disk = new MemoryDisk();
-  disk.makeDirectory('/data');
+  makeDirectories(disk, '/data');
   return disk;
 }
 

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { KeelsonError } from '../../dist/base/errors.js';
 import type { Logger } from '../../dist/base/logger.js';
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
+import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { SpareSegment } from '../../dist/storage/spare-segment.js';
 import type { StorageExecutor } from '../../dist/storage/storage-executor.js';
@@ -32,7 +33,7 @@ class Bench {
     const heap = SharedHeap.create({ maximumBytes: 16 * MIB });
     const zeros = { pointer: heap.reserve(MIB, 4096), bytes: MIB };
     const runner = new StorageTaskRunner(heap, this.disk);
-    this.disk.makeDirectory('/wal');
+    makeDirectories(this.disk, '/wal');
     const run = async (task: StorageTask): Promise<unknown> => {
       this.tasks.push(task as PrefillTask);
       if (this.failing) throw new KeelsonError('KEELSON_STORAGE_FULL', 'no space');

@@ -15,6 +15,7 @@ const OPERATIONS: readonly DiskOperation[] = [
   'write',
   'dataSync',
   'rename',
+  'makeDirectory',
   'syncDirectory',
   'open',
 ];

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { BATCH, SECTOR_BYTES } from '../../dist/wasm/layout.js';
 import {
@@ -115,7 +116,7 @@ describe('recovery of the write-ahead log', () => {
     await expect(openLog(headless)).rejects.toEqual(corrupt(0));
     const last = batchPositions(disk, FIRST_SEGMENT).at(-1)!;
     const short = new MemoryDisk();
-    short.makeDirectory('/data/wal');
+    makeDirectories(short, '/data/wal');
     const file = short.open(FIRST_SEGMENT, { access: 'write', create: true });
     file.write(disk.readFile(FIRST_SEGMENT).subarray(0, last), 0);
     await expect(openLog(short)).rejects.toEqual(corrupt(last));
@@ -222,6 +223,18 @@ describe('recovery of the write-ahead log', () => {
     const last = batchPositions(after, FIRST_SEGMENT).at(-1)!;
     flipByte(after, FIRST_SEGMENT, last + 500);
     await expect(openLog(after)).rejects.toEqual(corrupt(last));
+  });
+
+  it('known bug 56: the folder of the log is durable, though its maker was killed before it could say so', async () => {
+    for (let nth = 1; nth <= 2; nth++) {
+      const disk = new MemoryDisk();
+      disk.fail({ operation: 'syncDirectory', nth, code: 'EIO' });
+      await expect(openLog(disk)).rejects.toMatchObject({ code: 'KEELSON_STORAGE_FAILED' });
+      const log = await openLog(disk);
+      await log.durable(log.append(texts(3)));
+      const after = await openLog(disk.crash());
+      expect(after.lastIndex, `killed at sync ${nth}`).toBe(3);
+    }
   });
 
   it('known bug 56: a segment that is missing between others is proven loss', async () => {
