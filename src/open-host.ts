@@ -35,9 +35,6 @@ export interface RaftOptions<Machine = AnyStateMachine | URL> extends BootstrapO
   readonly logger?: Logger | undefined;
 }
 
-/** Where entries are gathered that are read from segments. */
-const READ_SCRATCH_BYTES = 16 * 1024 * 1024;
-
 /** The one group of a host until hosts hold several. */
 const GROUP = 0;
 
@@ -81,9 +78,7 @@ function openLocked(
   );
   const { clusterId, incarnation } = manifest;
   const identity = { clusterId, nodeId, incarnation };
-  const heap = SharedHeap.create({
-    maximumBytes: walMemoryBytes(config.storage) + READ_SCRATCH_BYTES,
-  });
+  const heap = SharedHeap.create({ maximumBytes: walMemoryBytes(config.storage) });
   return Host.open({
     config,
     identity,

@@ -25,6 +25,11 @@ export function explainMemory(config: Config, peers = 2): MemoryExplanation {
       bytes: storage.ringBytes * storage.lanes,
       formula: 'storage.ringBytes × storage.lanes',
     },
+    {
+      name: 'room to read from segments',
+      bytes: Math.min(storage.ringBytes, storage.segmentBytes) / 4,
+      formula: 'the smaller of storage.ringBytes and storage.segmentBytes ÷ 4',
+    },
     { name: 'log index', bytes: storage.maxIndexBytes, formula: 'storage.maxIndexBytes' },
     {
       name: 'entries read from segments for peers',

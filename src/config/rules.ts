@@ -52,10 +52,10 @@ const rules: readonly Rule[] = [
   atMost('limits.maxEntryBytes', 'limits.maxPendingBytes'),
   atMost('network.reconnectMinMs', 'network.reconnectMaxMs'),
   {
-    fields: ['storage.ringBytes', 'storage.maxIndexBytes', 'storage.lanes'],
+    fields: ['storage.ringBytes', 'storage.maxIndexBytes', 'storage.segmentBytes', 'storage.lanes'],
     holds: ({ storage }) => sharedMemoryBytes(storage) <= MAX_SHARED_BYTES,
     message: ({ storage }) =>
-      `times storage.lanes, with storage.maxIndexBytes (${storage.maxIndexBytes}), must stay below ${MAX_SHARED_BYTES}: shared memory ends at 4 GiB`,
+      `times storage.lanes, with a quarter of it or of storage.segmentBytes (${storage.segmentBytes}) and with storage.maxIndexBytes (${storage.maxIndexBytes}), must stay below ${MAX_SHARED_BYTES}: shared memory ends at 4 GiB`,
   },
 ];
 
@@ -68,8 +68,10 @@ export function ruleViolations(config: Config, invalid: ReadonlySet<string>): Vi
     .map((rule) => ({ field: rule.fields[0], message: rule.message(config) }));
 }
 
-function sharedMemoryBytes({ ringBytes, lanes, maxIndexBytes }: Config['storage']): number {
-  return ringBytes * lanes + maxIndexBytes;
+/** Ring, room to read the largest entry from a segment, index. */
+function sharedMemoryBytes(storage: Config['storage']): number {
+  const { ringBytes, segmentBytes, lanes, maxIndexBytes } = storage;
+  return ringBytes * lanes + Math.min(ringBytes, segmentBytes) / 4 + maxIndexBytes;
 }
 
 function quarter(field: string, whole: string): Rule {

@@ -52,6 +52,8 @@ export interface RecoveredLane {
   readonly tornTail: { readonly file: string; readonly offset: number } | undefined;
   readonly batches: number;
   readonly entries: number;
+  /** Of all blocks of entries that the lane has. */
+  readonly largestBlockBytes: number;
   /** Moves the index of the carried batch to its new place; its bytes stand at `scratch`. */
   placeCarried(place: BatchPlace): void;
 }
@@ -83,6 +85,7 @@ class LaneRecovery {
   private tornTail: { file: string; offset: number } | undefined;
   private batches = 0;
   private entries = 0;
+  private largestBlockBytes = 0;
 
   constructor(heap: SharedHeap, executor: StorageExecutor, options: RecoveryOptions) {
     this.heap = heap;
@@ -118,6 +121,7 @@ class LaneRecovery {
       tornTail: this.tornTail,
       batches: this.batches,
       entries: this.entries,
+      largestBlockBytes: this.largestBlockBytes,
       placeCarried: (place) => this.placeCarried(place),
     };
   }
@@ -192,6 +196,7 @@ class LaneRecovery {
     }
     memberships.push(...block.memberships);
     group.lastTime = Math.max(group.lastTime, block.lastTime);
+    this.largestBlockBytes = Math.max(this.largestBlockBytes, block.length);
     this.entries += block.lastIndex - block.firstIndex + 1;
   }
 

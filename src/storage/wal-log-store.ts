@@ -16,10 +16,9 @@ import { silentLogger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { IoId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
-import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
+import { ENTRY_KIND } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import { CountedLease } from './cached-block.js';
 import { LOG_FOLDER } from './data-directory.js';
 import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
@@ -36,10 +35,16 @@ import type {
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
+import { SegmentReads } from './segment-reads.js';
 import { SpareSegment } from './spare-segment.js';
 import type { StorageExecutor } from './storage-executor.js';
 import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
-import { maxIndexBytes, maxStageBytes, reserveWalMemory } from './wal-memory.js';
+import {
+  maxIndexBytes,
+  maxStageBytes,
+  reserveReadScratch,
+  reserveWalMemory,
+} from './wal-memory.js';
 
 export interface WalLogStoreOptions extends WalMemoryOptions {
   /** The data directory; segments stand in its folder `wal`. */
@@ -80,6 +85,8 @@ export class WalLogStore implements LogStore {
   private readonly memory: WalMemory;
   private readonly indexBudget: IndexBudget;
   private readonly spare: SpareSegment;
+  /** Set once recovery is done. */
+  private segmentReads!: SegmentReads;
   private readonly groups: Map<number, GroupLog> = new Map();
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
@@ -268,6 +275,16 @@ export class WalLogStore implements LogStore {
       },
     );
     if (place !== undefined) recovered.placeCarried(place);
+    this.segmentReads = new SegmentReads(
+      {
+        directory,
+        lane: LANE,
+        summary: memory.summary,
+        ...reserveReadScratch(heap, options, recovered.largestBlockBytes),
+      },
+      executor,
+      () => this.checkUsable(),
+    );
     for (const [id, group] of recovered.groups) {
       const { checkpoint, index } = group;
       this.recoveredLogs.set(id, describeGroup(group, this.decodeMembership));
@@ -306,33 +323,9 @@ export class WalLogStore implements LogStore {
     lastIndex: LogIndex,
     maxBytes: number,
   ): Promise<EntriesLease> {
-    const { generation } = log;
-    const last = Math.min(lastIndex, log.firstCached() - 1);
-    const extents = log.index.scan(firstIndex, last, maxBytes);
-    invariant(extents.length > 0, 'what is not in memory is in the index');
-    let scratchBytes: number = BLOCK.bytes;
-    for (const extent of extents) scratchBytes += extent.items * ITEM.bytes + extent.payloadLength;
-    const scratch = this.heap.allocate(scratchBytes);
-    try {
-      const { block, lastIndex: readLast } = await this.executor.run({
-        type: 'read',
-        directory: this.directory,
-        lane: LANE,
-        group: log.id,
-        firstIndex,
-        extents,
-        scratch,
-        scratchBytes,
-        summary: this.memory.summary,
-      });
-      this.checkUsable();
-      if (log.generation === generation) {
-        return new CountedLease(firstIndex, readLast, [block], block.length, [], () => {});
-      }
-    } finally {
-      this.heap.release(scratch, scratchBytes);
-    }
-    // A truncation has overtaken the read: what it found may not be the log any more.
+    const lastOnDisk = Math.min(lastIndex, log.firstCached() - 1);
+    const lease = await this.segmentReads.read(log, firstIndex, lastOnDisk, maxBytes);
+    if (lease !== undefined) return lease;
     if (firstIndex > log.lastIndex) {
       throw new KeelsonError(
         'KEELSON_ABORTED',

@@ -8,6 +8,7 @@
  * | zeros          | 1 MiB                                       | new segment files                       |
  * | writer         | 256 KiB                                     | header and checkpoint of a segment      |
  * | summary, codec | `BlockCodec.scratchBytes` each              | what a verification finds               |
+ * | read           | a quarter of ring or segment, the smaller   | entries that are read from segments     |
  * | index          | `maxIndexBytes`, allocated as the log grows | where entries stand, see index-budget.ts |
  */
 import { KeelsonError } from '../base/errors.js';
@@ -60,6 +61,28 @@ export function reserveWalMemory(heap: SharedHeap, options: WalMemoryOptions): W
   };
 }
 
+/**
+ * Room for the largest entry: what this store takes, or one that a store with a larger ring has written.
+ * @throws KeelsonError INVALID_CONFIG when the heap was not made for that.
+ */
+export function reserveReadScratch(
+  heap: SharedHeap,
+  options: WalMemoryOptions,
+  largestBlockBytes: number,
+): { readonly scratch: number; readonly scratchBytes: number } {
+  const scratchBytes = Math.max(maxStageBytes(options), largestBlockBytes);
+  try {
+    return { scratch: heap.reserve(scratchBytes, 64), scratchBytes };
+  } catch (cause) {
+    throw new KeelsonError(
+      'KEELSON_INVALID_CONFIG',
+      `The log holds a block of ${largestBlockBytes} bytes, too large for this configuration: open the ` +
+        'node with a larger storage.ringBytes, as it had when that was written.',
+      { details: { bytes: largestBlockBytes }, cause },
+    );
+  }
+}
+
 /** The heap that a store with these options needs at most. */
 export function walMemoryBytes(options: WalMemoryOptions): number {
   const channel = LANE_CHANNEL_WORDS * Int32Array.BYTES_PER_ELEMENT;
@@ -69,6 +92,7 @@ export function walMemoryBytes(options: WalMemoryOptions): number {
     WRITER_BYTES +
     2 * BlockCodec.scratchBytes +
     channel +
+    maxStageBytes(options) +
     maxIndexBytes(options) +
     SPARE_BYTES
   );

@@ -114,6 +114,10 @@ describe('resolveConfig', () => {
     expect(fieldsOf({ storage: { ringBytes: 2 * GIB, maxIndexBytes: 2 * GIB } })).toEqual([
       'storage.ringBytes',
     ]);
+    // The largest entry has to be read back from a segment, beside all that.
+    const all = { ringBytes: 2 * GIB, maxIndexBytes: 1.75 * GIB };
+    expect(fieldsOf({ storage: { ...all, segmentBytes: 64 * 1024 * 1024 } })).toEqual([]);
+    expect(fieldsOf({ storage: { ...all, segmentBytes: GIB } })).toEqual(['storage.ringBytes']);
   });
 
   test('a rule says nothing when one of its fields is invalid by itself', () => {

@@ -1,0 +1,113 @@
+/**
+ * Reads of entries that have left memory, as the main thread sees them: finds their extents in the
+ * index, lends the reading thread a part of the scratch memory, and checks what came back against the
+ * log as it is by then.
+ *
+ * The scratch memory holds the largest entry that there can be, and a read takes no more than fits: so
+ * it never fails for want of memory. Parts are lent in order, and a read that finds no room behind the
+ * last one waits until all are given back.
+ */
+import { invariant } from '../base/assert.js';
+import type { LogIndex } from '../engine/types.js';
+import { BLOCK, ITEM } from '../wasm/layout.js';
+import { CountedLease } from './cached-block.js';
+import type { GroupLog } from './group-log.js';
+import type { EntriesLease } from './log-store.js';
+import type { StorageExecutor } from './storage-executor.js';
+
+export interface SegmentReadsOptions {
+  readonly directory: string;
+  readonly lane: number;
+  readonly scratch: number;
+  readonly scratchBytes: number;
+  readonly summary: number;
+}
+
+export class SegmentReads {
+  private readonly options: SegmentReadsOptions;
+  private readonly executor: StorageExecutor;
+  /** Throws when the store has failed or is closed. */
+  private readonly checkUsable: () => void;
+  private readonly scratch: LentMemory;
+
+  constructor(options: SegmentReadsOptions, executor: StorageExecutor, checkUsable: () => void) {
+    this.options = options;
+    this.executor = executor;
+    this.checkUsable = checkUsable;
+    this.scratch = new LentMemory(options.scratch, options.scratchBytes);
+  }
+
+  /** Undefined when a truncation has overtaken the read: what it found may not be the log any more. */
+  async read(
+    log: GroupLog,
+    firstIndex: LogIndex,
+    lastIndex: LogIndex,
+    maxBytes: number,
+  ): Promise<EntriesLease | undefined> {
+    const { generation } = log;
+    const { directory, lane, summary } = this.options;
+    const budget = Math.min(maxBytes, this.options.scratchBytes);
+    const extents = log.index.scan(firstIndex, lastIndex, budget);
+    invariant(extents.length > 0, 'what is not in memory is in the index');
+    let scratchBytes: number = BLOCK.bytes;
+    for (const extent of extents) scratchBytes += extent.items * ITEM.bytes + extent.payloadLength;
+    const scratch = await this.scratch.lend(scratchBytes);
+    try {
+      this.checkUsable();
+      const task = { directory, lane, group: log.id, firstIndex, extents, scratch, scratchBytes };
+      const { block, lastIndex: readLast } = await this.executor.run({
+        type: 'read',
+        ...task,
+        summary,
+      });
+      this.checkUsable();
+      if (log.generation !== generation) return undefined;
+      return new CountedLease(firstIndex, readLast, [block], block.length, [], () => {});
+    } finally {
+      this.scratch.giveBack();
+    }
+  }
+}
+
+class LentMemory {
+  private readonly start: number;
+  private readonly end: number;
+  private next: number;
+  private lent = 0;
+  private readonly waiting: { readonly bytes: number; readonly resolve: (at: number) => void }[] =
+    [];
+
+  constructor(start: number, bytes: number) {
+    this.start = start;
+    this.end = start + bytes;
+    this.next = start;
+  }
+
+  async lend(bytes: number): Promise<number> {
+    invariant(bytes <= this.end - this.start, 'a read fits into the scratch memory');
+    if (this.waiting.length === 0 && this.fits(bytes)) return this.take(bytes);
+    return new Promise((resolve) => this.waiting.push({ bytes, resolve }));
+  }
+
+  giveBack(): void {
+    this.lent--;
+    if (this.lent > 0) return;
+    this.next = this.start;
+    for (let first = this.waiting[0]; first !== undefined && this.fits(first.bytes); ) {
+      this.waiting.shift();
+      first.resolve(this.take(first.bytes));
+      first = this.waiting[0];
+    }
+  }
+
+  private fits(bytes: number): boolean {
+    return this.next + bytes <= this.end;
+  }
+
+  private take(bytes: number): number {
+    const at = this.next;
+    this.next += bytes;
+    this.lent++;
+    return at;
+  }
+}
