@@ -144,10 +144,7 @@ export class BatchComposer {
         ? dropBefore(this.heap, ring.end, staging.bytes, firstIndex)
         : staging.bytes;
     group.truncateAfter(firstIndex - 1);
-    const { termRuns } = staging;
-    const addedRuns = group.addedRuns(termRuns);
-    group.lastTerm = termRuns[termRuns.length - 1]!.term;
-    group.pendingRuns += addedRuns;
+    group.termRuns.append(firstIndex, staging.termRuns);
     const start = ring.end;
     for (const block of listBlocks(this.heap.view, start, length)) {
       const cached = {
@@ -166,7 +163,7 @@ export class BatchComposer {
       batch.entries += block.items;
     }
     ring.blocksLength += length;
-    addAppend(batch, group, start, length, firstIndex, addedRuns);
+    addAppend(batch, group, start, length, firstIndex);
     return batch;
   }
 
@@ -339,7 +336,6 @@ function addAppend(
   pointer: number,
   length: number,
   firstIndex: LogIndex,
-  termRuns: number,
 ): void {
   const last = batch.operations[batch.operations.length - 1];
   if (
@@ -350,9 +346,8 @@ function addAppend(
   ) {
     last.length += length;
     last.lastIndex = group.lastIndex;
-    last.termRuns += termRuns;
     return;
   }
-  const { lastIndex } = group;
-  batch.operations.push({ type: 'append', group, pointer, length, lastIndex, termRuns });
+  group.pendingAppends++;
+  batch.operations.push({ type: 'append', group, pointer, length, lastIndex: group.lastIndex });
 }

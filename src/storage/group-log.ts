@@ -6,12 +6,13 @@
  * durable, so it may lag behind; whatever it lags by is in memory.
  */
 import { invariant } from '../base/assert.js';
-import type { IoId, LogIndex, Term, TermRun, Vote } from '../engine/types.js';
+import type { IoId, LogIndex, Vote } from '../engine/types.js';
 import type { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { CachedBlock } from './cached-block.js';
 import { CountedLease, copyPartOfBlock, isWhole } from './cached-block.js';
 import type { RingBatch } from './entry-ring.js';
+import { TermRunList } from './term-run-list.js';
 
 const COMPACT_AT = 1024;
 
@@ -38,8 +39,6 @@ export type BatchOperation =
       readonly pointer: number;
       length: number;
       lastIndex: LogIndex;
-      /** By which the index of the group may grow with it. */
-      termRuns: number;
     }
   | { readonly type: 'truncate'; readonly group: GroupLog; readonly lastIndex: LogIndex };
 
@@ -49,10 +48,9 @@ export class GroupLog {
   vote: Vote;
   committed: LogIndex;
   lastIndex: LogIndex;
-  /** Of the last entry; 0 when it is not known. */
-  lastTerm: Term;
-  /** Runs of one term that appended entries may add to the index once they are durable. */
-  pendingRuns = 0;
+  readonly termRuns: TermRunList = new TermRunList();
+  /** Appends that the index does not have yet. */
+  pendingAppends = 0;
   /** What the budget of the indexes counts for this log. */
   admittedIndexBytes = 0;
   /** Counts truncations and overwrites: an asynchronous read that one overtook is done again. */
@@ -75,19 +73,15 @@ export class GroupLog {
     this.vote = vote;
     this.committed = committed;
     this.lastIndex = lastIndex;
-    this.lastTerm = index.term(lastIndex);
+    this.termRuns.append(index.firstIndex, index.termRuns());
   }
 
   /** Bytes of the index if the log went on to `lastIndex` with so many more runs of one term. */
   indexBytesWith(lastIndex: LogIndex, termRuns: number): number {
-    const { index, pendingRuns } = this;
     const last = Math.max(lastIndex, this.lastIndex);
-    return index.bytesWith(last, index.runCount + pendingRuns + termRuns);
-  }
-
-  /** How many runs of one term entries with these runs add when they are appended. */
-  addedRuns(termRuns: readonly TermRun[]): number {
-    return termRuns.length - (termRuns[0]!.term === this.lastTerm ? 1 : 0);
+    const bytes = this.index.bytesWith(last, this.termRuns.count + termRuns);
+    // What a truncation took off the log the index may still have to go through.
+    return this.pendingAppends > 0 ? Math.max(bytes, this.admittedIndexBytes) : bytes;
   }
 
   addBlock(block: CachedBlock): void {
@@ -101,7 +95,7 @@ export class GroupLog {
     if (lastIndex >= this.lastIndex) return;
     this.generation++;
     this.lastIndex = lastIndex;
-    this.lastTerm = 0;
+    this.termRuns.truncateAfter(lastIndex);
     for (let last = this.blocks.length - 1; last >= this.firstBlock; last--) {
       const block = this.blocks[last]!;
       if (block.firstIndex <= lastIndex) {

@@ -191,7 +191,7 @@ export class LaneLog {
         const { group, pointer, length } = operation;
         const position = place.position + (pointer - batch.ring.start);
         group.index.appendBlocks(pointer, length, place.segment, position);
-        group.pendingRuns -= operation.termRuns;
+        group.pendingAppends--;
       }
     }
   }

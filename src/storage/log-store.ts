@@ -43,7 +43,8 @@ export interface LogStore {
   recordCommitted(group: number, index: LogIndex): void;
 
   /**
-   * Entries from `firstIndex` on, up to `lastIndex` and `maxBytes` (block bytes), at least one.
+   * Entries from `firstIndex` on, up to `lastIndex` and `maxBytes` (block bytes), at least one, and
+   * never of more terms than `receive` takes at once.
    * Synchronous from memory, else a promise from the segments. Verify `lease.firstIndex` and term
    * before use: truncation may have overtaken an asynchronous read.
    */

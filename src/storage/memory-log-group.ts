@@ -20,6 +20,7 @@ import { sliceBlock } from './block-slice.js';
 import type { EntriesLease, StagedEntries } from './log-store.js';
 import { type LooseBlock, MemoryLogBlocks } from './memory-log-blocks.js';
 import type { MemoryLogStaging } from './memory-log-staging.js';
+import { TermRunList } from './term-run-list.js';
 
 /** What of a group survives a crash. */
 export interface GroupImage {
@@ -73,6 +74,7 @@ export class MemoryLogGroup {
   private vote: Vote = NO_VOTE;
   private committed: LogIndex = 0;
   private readonly blocks: MemoryLogBlocks;
+  private readonly termRuns: TermRunList = new TermRunList();
   private staged: StagedBlocks | undefined;
   private durableVote: Vote = NO_VOTE;
   private durableCommitted: LogIndex = 0;
@@ -128,8 +130,10 @@ export class MemoryLogGroup {
     this.staged = undefined;
     if (firstIndex <= blocks.lastIndex || firstIndex > range.firstIndex) {
       this.replaceFrom(firstIndex, range);
+      this.termRuns.append(firstIndex, range.termRuns);
       return;
     }
+    this.termRuns.append(firstIndex, range.termRuns);
     const before = blocks.lastIndex;
     const { boundaries } = range;
     if (boundaries === undefined) {
@@ -165,6 +169,7 @@ export class MemoryLogGroup {
   truncateAfter(index: LogIndex): void {
     const { blocks } = this;
     if (index >= blocks.lastIndex) return;
+    this.termRuns.truncateAfter(index);
     const block = blocks.blockOf(index + 1);
     const { firstIndex, bytes } = blocks.loose(block);
     if (block < this.durableBlocks) {
@@ -231,12 +236,15 @@ export class MemoryLogGroup {
 
   recovered(termRuns: readonly TermRun[], memberships: readonly StoredMembership[]): RecoveredLog {
     const { vote, committed } = this;
+    this.termRuns.truncateAfter(0);
+    this.termRuns.append(1, termRuns);
     const { lastIndex } = this.blocks;
     return { vote, purged: NO_LOG_ID, termRuns, lastIndex, committed, memberships };
   }
 
   read(firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): EntriesLease {
-    return this.blocks.read(firstIndex, lastIndex, maxBytes);
+    const readable = Math.min(lastIndex, this.termRuns.lastReadable(firstIndex));
+    return this.blocks.read(firstIndex, readable, maxBytes);
   }
 }
 

@@ -174,7 +174,7 @@ export class WalLogStore implements LogStore {
     this.checkUsable();
     const log = this.group(group);
     const { firstIndex, count, term, kind } = entries;
-    const termRuns = term === log.lastTerm ? 0 : 1;
+    const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
     const fromClients = kind === ENTRY_KIND.application;
     this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
     return this.lane.stage(log, entries);
@@ -184,7 +184,7 @@ export class WalLogStore implements LogStore {
     this.checkUsable();
     const log = this.group(group);
     const staged = this.lane.receive(log, firstIndex, parts);
-    this.indexBudget.admit(log, staged.lastIndex, log.addedRuns(staged.termRuns), false);
+    this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
     return staged;
   }
 
@@ -218,7 +218,8 @@ export class WalLogStore implements LogStore {
   ): EntriesLease | Promise<EntriesLease> {
     this.checkUsable();
     const log = this.group(group);
-    const last = Math.min(lastIndex, log.lastIndex);
+    const readable = log.termRuns.lastReadable(firstIndex);
+    const last = Math.min(lastIndex, log.lastIndex, readable);
     invariant(firstIndex >= 1 && firstIndex <= last, 'entries that are read are in the log');
     const lease = log.lease(this.heap, firstIndex, last, maxBytes, this.unpinned);
     if (lease !== undefined) {

@@ -14,11 +14,11 @@ import type { SharedHeap } from './shared-heap.js';
 import { corruptBlocks, verifyFailure } from './verify-error.js';
 
 /** Limits of what one call to `verifyBlocks` reports; blocks with more are refused. */
-const MAX_RUNS = 1024;
+export const MAX_TERM_RUNS = 1024;
 const MAX_MARKS = 1024;
 const RUN_BYTES = 16;
 const MARK_BYTES = 16;
-const MARKS_OFFSET = BLOCKS_SUMMARY.bytes + MAX_RUNS * RUN_BYTES;
+const MARKS_OFFSET = BLOCKS_SUMMARY.bytes + MAX_TERM_RUNS * RUN_BYTES;
 
 /** Up to this length a loop is faster than `Uint8Array.set`. */
 const SHORT_COPY_BYTES = 16;
@@ -130,7 +130,7 @@ export class BlockCodec {
       group,
       expectedFirstIndex,
       this.scratch,
-      MAX_RUNS,
+      MAX_TERM_RUNS,
       MAX_MARKS,
     );
     if (code !== 0) throw corruptBlocks(verifyFailure(code), group);

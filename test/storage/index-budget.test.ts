@@ -130,6 +130,17 @@ describe('a log whose index is full', () => {
     expect(again.store.recovered(0).termRuns).toHaveLength(again.lastIndex);
   });
 
+  it('counts what was cut off until the index has gone through it', async () => {
+    const log = await open(new MemoryDisk());
+    for (const first of [1, 4097, 8193]) log.append(empties(4096), 1, 0, first);
+    log.truncateAfter(10);
+    const behindTheCut = log.append(empties(1), 1, 0, 11);
+    expect(() => log.append(empties(4096), 1, 1, 1)).toThrowError(full);
+    await log.durable(behindTheCut);
+    await log.durable(log.append(empties(1), 1, 0, 12));
+    await log.durable(log.append(empties(4096), 1, 1, 1), 1);
+  });
+
   it('fits its memory after any mixture of terms, cuts and crashes', async () => {
     for (let seed = 1; seed <= 6; seed++) {
       const random = new SeededRandom(seed);

@@ -489,6 +489,40 @@ export function describeLogStore(
       await follower.durable(last);
     });
 
+    test('never reads more changes of term at once than another store takes', async () => {
+      const driver = await openDriver();
+      const appendTerms = (lastIndex: number): IoId => {
+        let io = driver.io();
+        for (; driver.lastIndex < lastIndex; driver.term++) {
+          io = driver.append(bytes(...(driver.term % 300 === 0 ? [3, 4] : [driver.term % 40])));
+        }
+        return io;
+      };
+      for (let last = 100; last <= 3000; last += 100) await driver.durable(appendTerms(last));
+      driver.truncateAfter(2900);
+      await driver.durable(appendTerms(3100));
+
+      const store = await fixture.openOther(eventsOf('other'));
+      stores.push(store);
+      const follower = new LogDriver(store, 0);
+      drivers.set('other/0', follower);
+      const copy = async (from: LogDriver, lastIndex: number): Promise<void> => {
+        while (follower.lastIndex < lastIndex) {
+          const first = follower.lastIndex + 1;
+          const lease = await from.store.read(0, first, lastIndex, 1 << 24);
+          const staged = store.receive(0, first, lease.parts);
+          expect(staged.lastIndex).toBe(lease.lastIndex);
+          lease.release();
+          follower.model.push(...from.model.slice(first - 1, staged.lastIndex));
+          store.append(0, staged, first, follower.io());
+        }
+      };
+      await copy(driver, 1500);
+      const { next } = await reopen(driver);
+      await copy(next, next.lastIndex);
+      await follower.expectWhole();
+    });
+
     test('known bug 39: damaged blocks from a peer are refused and change nothing', async () => {
       const seed = 31;
       const random = new SeededRandom(seed);
