@@ -229,6 +229,7 @@ export function sealBatch(
   for (let i: u32 = 0; i < hardStates; i++) {
     const state = states + <usize>i * L.HARD_STATE_BYTES;
     store<u64>(state, <u64>lsn, L.HARD_STATE_OFFSET_LSN);
+    store<u64>(state, <u64>epoch, L.HARD_STATE_OFFSET_EPOCH);
     store<u64>(state, hash(state, L.HARD_STATE_OFFSET_CHECKSUM), L.HARD_STATE_OFFSET_CHECKSUM);
   }
 
@@ -288,8 +289,9 @@ export function verifyBatch(batch: usize, available: u32): u32 {
 
   const states = batch + L.BATCH_BYTES + blocksLength;
   const lsn = load<u64>(batch, L.BATCH_OFFSET_LSN);
+  const epoch = load<u64>(batch, L.BATCH_OFFSET_EPOCH);
   for (let i: u32 = 0; i < hardStates; i++) {
-    const stateError = verifyHardState(states + <usize>i * L.HARD_STATE_BYTES, lsn);
+    const stateError = verifyHardState(states + <usize>i * L.HARD_STATE_BYTES, lsn, epoch);
     if (stateError) return stateError;
   }
   const once = <usize>padded(L.BATCH_BYTES + body);
@@ -370,18 +372,17 @@ function isKnownKind(kind: u32): bool {
   );
 }
 
-function verifyHardState(state: usize, lsn: u64): u32 {
+function verifyHardState(state: usize, lsn: u64, epoch: u64): u32 {
   const damaged =
     load<u32>(state, L.HARD_STATE_OFFSET_MAGIC) !== L.HARD_STATE_MAGIC ||
     hash(state, L.HARD_STATE_OFFSET_CHECKSUM) !== load<u64>(state, L.HARD_STATE_OFFSET_CHECKSUM) ||
-    load<u64>(state, L.HARD_STATE_OFFSET_LSN) !== lsn;
+    load<u64>(state, L.HARD_STATE_OFFSET_LSN) !== lsn ||
+    load<u64>(state, L.HARD_STATE_OFFSET_EPOCH) !== epoch;
   if (damaged) return L.VERIFY_ERROR_HARD_STATE;
   const reserved =
     (load<u32>(state, L.HARD_STATE_OFFSET_FLAGS) & ~1) |
     load<u32>(state, L.HARD_STATE_OFFSET_RESERVED);
-  if (reserved !== 0 || load<u64>(state, L.HARD_STATE_OFFSET_RESERVED2) !== 0) {
-    return L.VERIFY_ERROR_RESERVED;
-  }
+  if (reserved !== 0) return L.VERIFY_ERROR_RESERVED;
   const unsafe =
     i32(load<u64>(state, L.HARD_STATE_OFFSET_TERM) > L.MAX_SAFE_INTEGER) |
     i32(load<u64>(state, L.HARD_STATE_OFFSET_VOTED_FOR) > L.MAX_SAFE_INTEGER) |

@@ -63,7 +63,7 @@ export const HARD_STATE_OFFSET_FLAGS: usize = 24;
 export const HARD_STATE_OFFSET_RESERVED: usize = 28;
 export const HARD_STATE_OFFSET_COMMITTED: usize = 32;
 export const HARD_STATE_OFFSET_LSN: usize = 40;
-export const HARD_STATE_OFFSET_RESERVED2: usize = 48;
+export const HARD_STATE_OFFSET_EPOCH: usize = 48;
 export const HARD_STATE_OFFSET_CHECKSUM: usize = 56;
 
 export const BLOCKS_SUMMARY_BYTES: u32 = 48;

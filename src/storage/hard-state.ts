@@ -17,6 +17,12 @@ export interface GroupHardState {
   readonly committed: number;
 }
 
+/** A copy that was found outside a valid batch. */
+export interface RescuedHardState extends GroupHardState {
+  /** Of the batch to which it belonged. */
+  readonly lsn: number;
+}
+
 /** What a segment says of a group: the state after all earlier batches of the lane. */
 export interface GroupCheckpoint extends GroupHardState {
   readonly purged: LogId;
@@ -59,11 +65,21 @@ export function readHardState(view: DataView, pointer: number): GroupHardState {
   };
 }
 
-export function isHardState(memory: SharedHeap, pointer: number, scratch: number): boolean {
-  return (
-    memory.view.getUint32(pointer + HARD_STATE.offset.magic, true) === HARD_STATE.magic &&
-    verifiesAlone(memory, pointer, HARD_STATE.offset.checksum, scratch)
-  );
+/** Undefined when no hard state stands at `pointer` that was written in this use of the segment. */
+export function rescueHardState(
+  memory: SharedHeap,
+  pointer: number,
+  epoch: number,
+  scratch: number,
+): RescuedHardState | undefined {
+  const { view } = memory;
+  const { offset } = HARD_STATE;
+  const own =
+    view.getUint32(pointer + offset.magic, true) === HARD_STATE.magic &&
+    readU64(view, pointer + offset.epoch) === epoch &&
+    verifiesAlone(memory, pointer, offset.checksum, scratch);
+  if (!own) return undefined;
+  return { ...readHardState(view, pointer), lsn: readU64(view, pointer + offset.lsn) };
 }
 
 export function writeCheckpoint(memory: SharedHeap, pointer: number, state: GroupCheckpoint): void {

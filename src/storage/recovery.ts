@@ -147,11 +147,13 @@ class LaneRecovery {
     let dirtyEnd = 0;
     for (let position = expected; position < end; ) {
       const result = await this.executor.run({ ...base, position });
-      for (const state of result.rescued) this.noteVote(state);
       for (const batch of result.batches) {
         if (batch.position !== expected) throw provenLoss(path, expected, batch);
         this.take(segment, batch);
         expected = batch.position + batch.totalLength;
+      }
+      for (const state of result.rescued) {
+        if (state.lsn === header.startLsn + expected) this.noteVote(state);
       }
       dirtyEnd = Math.max(dirtyEnd, result.dirtyEnd);
       position = result.next;

@@ -3,7 +3,7 @@
  *
  * Steps 4 KiB at a time past bad, zero and stale sectors up to the end it is given, so that no bad
  * place hides valid batches behind it. A batch counts only under the segment's own sequence and epoch
- * and at its own LSN. Hard states are taken from any valid copy, in torn batches too: a vote that
+ * and at its own LSN. Hard states are taken from any valid copy, in a torn batch too: a vote that
  * was ever written is never forgotten.
  */
 import { KeelsonError } from '../base/errors.js';
@@ -12,8 +12,8 @@ import { BlockCodec, type VerifiedBlocks } from '../wasm/block-codec.js';
 import { BATCH, BLOCK, ENTRY_KIND, HARD_STATE, ITEM, SECTOR_BYTES } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
-import type { GroupHardState } from './hard-state.js';
-import { isHardState, readHardState } from './hard-state.js';
+import type { GroupHardState, RescuedHardState } from './hard-state.js';
+import { readHardState, rescueHardState } from './hard-state.js';
 import { readU64, verifiesAlone } from './storage-memory.js';
 
 export interface ScanTask {
@@ -38,8 +38,8 @@ export interface ScanResult {
   readonly next: number;
   /** End of the last sector that is neither zero nor part of a valid batch; 0 if there is none. */
   readonly dirtyEnd: number;
-  /** From copies outside valid batches. */
-  readonly rescued: readonly GroupHardState[];
+  /** From copies outside valid batches; only those of the torn batch itself count. */
+  readonly rescued: readonly RescuedHardState[];
 }
 
 export interface ScannedBatch {
@@ -113,7 +113,7 @@ export function scanSegment(memory: SharedHeap, disk: Disk, task: ScanTask): Sca
     file.close();
   }
   const batches: ScannedBatch[] = [];
-  const rescued: GroupHardState[] = [];
+  const rescued: RescuedHardState[] = [];
   let dirtyEnd = 0;
   let at = 0;
   while (at < available) {
@@ -130,7 +130,7 @@ export function scanSegment(memory: SharedHeap, disk: Disk, task: ScanTask): Sca
         continue;
       }
     }
-    rescueHardStates(memory, scratch + at, header, available - at, sums, rescued);
+    rescueHardStates(memory, task, scratch + at, header, available - at, rescued);
     if (!isZero(memory, scratch + at)) dirtyEnd = position + SECTOR_BYTES;
     at += SECTOR_BYTES;
   }
@@ -229,12 +229,13 @@ function describeBlock(
 
 function rescueHardStates(
   memory: SharedHeap,
+  task: ScanTask,
   sector: number,
   header: BatchHeader | undefined,
   available: number,
-  sums: number,
-  rescued: GroupHardState[],
+  rescued: RescuedHardState[],
 ): void {
+  const sums = task.scratch + task.scratchBytes - SECTOR_BYTES;
   let limit = SECTOR_BYTES / HARD_STATE.bytes;
   let pointer = sector;
   if (header !== undefined) {
@@ -246,7 +247,8 @@ function rescueHardStates(
     pointer = sector + start;
   }
   for (let index = 0; index < limit; index++, pointer += HARD_STATE.bytes) {
-    if (isHardState(memory, pointer, sums)) rescued.push(readHardState(memory.view, pointer));
+    const state = rescueHardState(memory, pointer, task.epoch, sums);
+    if (state !== undefined) rescued.push(state);
     else if (header === undefined) return;
   }
 }

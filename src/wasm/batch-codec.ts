@@ -44,7 +44,7 @@ export function batchBytes(blocksLength: number, hardStates: number, flags: numb
   return (flags & BATCH_FLAG.repeated) === 0 ? once : once + padded(stateBytes);
 }
 
-/** Writes all of a hard state but LSN and checksum, which `sealBatch` adds. */
+/** Writes all of a hard state but LSN, epoch and checksum, which `sealBatch` adds. */
 export function writeHardState(view: DataView, pointer: number, state: HardStateFields): void {
   const offset = HARD_STATE.offset;
   view.setUint32(pointer + offset.magic, HARD_STATE.magic, true);
@@ -54,7 +54,6 @@ export function writeHardState(view: DataView, pointer: number, state: HardState
   view.setUint32(pointer + offset.flags, state.voteCommitted ? 1 : 0, true);
   view.setUint32(pointer + offset.reserved, 0, true);
   view.setBigUint64(pointer + offset.committed, BigInt(state.committed), true);
-  view.setBigUint64(pointer + offset.reserved2, 0n, true);
 }
 
 export class BatchCodec {

@@ -101,7 +101,7 @@ export const HARD_STATE = {
     reserved: 28, // u32, zero
     committed: 32, // u64, never beyond the last index durable with it
     lsn: 40, // u64, of the batch that carries it
-    reserved2: 48, // u64, zero
+    epoch: 48, // u64, of the segment: what an earlier use of the file left is never believed
     checksum: 56, // u64, XXH3-64 of [0, 56)
   },
 } as const;

@@ -1,7 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import type { Vote } from '../../dist/engine/types.js';
 import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
-import { BATCH, SECTOR_BYTES } from '../../dist/wasm/layout.js';
+import { writeHardState } from '../../dist/wasm/batch-codec.js';
+import { BATCH, HARD_STATE, SECTOR_BYTES, SEGMENT } from '../../dist/wasm/layout.js';
+import { SharedHeap } from '../../dist/wasm/shared-heap.js';
 import {
   FIRST_SEGMENT,
   MIB,
@@ -199,6 +202,38 @@ describe('recovery of the write-ahead log', () => {
     }
   });
 
+  it('known bug 51: takes no vote from what an earlier use of the file, or a payload, left in the tail', async () => {
+    const plant = async (lsnBehind: number, epochOff: number): Promise<Vote> => {
+      const disk = new MemoryDisk();
+      const log = await writeBatches(disk, 2);
+      await log.durable(log.saveVote(vote(2, 3, false)));
+      const after = disk.crash();
+      const segment = new DataView(after.readFile(FIRST_SEGMENT).buffer);
+      const end = batchPositions(after, FIRST_SEGMENT)[2]! + 2 * SECTOR_BYTES;
+      const heap = SharedHeap.create({ maximumBytes: 2 * MIB });
+      const state = heap.reserve(HARD_STATE.bytes, 64);
+      const { offset } = HARD_STATE;
+      const fields = { group: 0, term: 99, votedFor: 2, voteCommitted: false, committed: 0 };
+      writeHardState(heap.view, state, fields);
+      const startLsn = segment.getBigUint64(SEGMENT.offset.startLsn, true);
+      const lsn = startLsn + BigInt(end + lsnBehind);
+      heap.view.setBigUint64(state + offset.lsn, lsn, true);
+      const epoch = segment.getBigUint64(SEGMENT.offset.epoch, true) + BigInt(epochOff);
+      heap.view.setBigUint64(state + offset.epoch, epoch, true);
+      heap.exports.xxh3(state, offset.checksum, state + offset.checksum);
+      const bytes = heap.slice(state, HARD_STATE.bytes);
+      const place = end + SECTOR_BYTES;
+      after.damage(FIRST_SEGMENT, place, (found) => found.set(bytes), HARD_STATE.bytes);
+      return (await openLog(after)).store.recovered(0).vote;
+    };
+    const own = vote(2, 3, false);
+    expect(await plant(-SECTOR_BYTES, 0), 'of an earlier batch').toEqual(own);
+    expect(await plant(SECTOR_BYTES, 0), 'of a later batch').toEqual(own);
+    expect(await plant(0, 1), 'of another use of the file').toEqual(own);
+    // The one that counts: the second copy of a batch whose header is lost.
+    expect(await plant(0, 0)).toEqual(vote(99, 2, false));
+  });
+
   it('known bug 54: rolls over segments and finds all of them again', async () => {
     const disk = new MemoryDisk();
     const log = await openLog(disk);
@@ -261,7 +296,6 @@ describe('recovery of the write-ahead log', () => {
     const disk = new MemoryDisk();
     await writeBatches(disk, 1);
     const after = disk.crash();
-    const { SharedHeap } = await import('../../dist/wasm/shared-heap.js');
     const heap = SharedHeap.create({ maximumBytes: 2 * MIB });
     const pointer = heap.reserve(256, 64);
     after.damage(

@@ -233,6 +233,7 @@ describe('verifyBatch', () => {
     expect(change(BATCH.offset.lsn + 4, 1 << 21)).toBe('unsafeInteger');
     expect(change(BATCH.offset.epoch + 4, 1 << 21)).toBe('unsafeInteger');
     expect(change(BATCH.offset.lsn, 0)).toBe('hardState');
+    expect(change(BATCH.offset.epoch, 0)).toBe('hardState');
     expect(change(BATCH.offset.totalLength, 2 * SECTOR_BYTES)).toBe('lengths');
     expect(change(BATCH.offset.blocks, 2)).toBe('lengths');
     expect(change(BATCH.offset.items, 5)).toBe('lengths');
