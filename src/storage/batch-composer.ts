@@ -71,11 +71,11 @@ export class BatchComposer {
     return batch;
   }
 
-  /** Closes a batch that only says that these groups were closed in order. */
-  closeForShutdown(groups: readonly GroupLog[]): void {
+  /** Closes a batch with the states of these groups, up to `MAX_CONTROL_HARD_STATES`. */
+  closeForShutdown(groups: readonly GroupLog[], isLast: boolean): void {
     const batch = this.openControl(0, Math.max(groups.length, 1));
     for (const group of groups) batch.touched.add(group);
-    this.close(true);
+    this.close(isLast);
   }
 
   stage(group: GroupLog, entries: EntriesToStage): Staging {
@@ -190,7 +190,7 @@ export class BatchComposer {
 
   /** Room behind the open batch for a block of `bytes`; what the group had staged there is gone. */
   private placeStaging(group: GroupLog, bytes: number, entries: number): number {
-    if (this.staging !== undefined && this.staging.group !== group.id) this.park();
+    if (this.staging !== undefined && this.staging.group !== group) this.park();
     this.staging = undefined;
     if (bytes > this.limits.maxStageBytes) {
       throw new KeelsonError(
@@ -225,7 +225,7 @@ export class BatchComposer {
 
   /** The same for the log's own entries, which find room as votes do, however full the ring is. */
   private placeControlStaging(group: GroupLog, bytes: number): number {
-    if (this.staging?.group === group.id) this.staging = undefined;
+    if (this.staging?.group === group) this.staging = undefined;
     return this.controlBatch(group, bytes).ring.end;
   }
 
@@ -240,7 +240,7 @@ export class BatchComposer {
   }
 
   private keepStaging(group: GroupLog, entries: StagedEntries): Staging {
-    this.staging = new Staging(group.id, entries);
+    this.staging = new Staging(group, entries);
     return this.staging;
   }
 
@@ -265,8 +265,10 @@ export class BatchComposer {
     if (recordBytes > 0) this.park();
     const { open } = this;
     if (open !== undefined) {
-      const blocks = open.ring.blocksLength + recordBytes;
-      if (this.ring.extend(blocks, hardStatesWith(open, group))) return open;
+      // What is staged behind the batch may be appended to it after this.
+      const { staging } = this;
+      const blocks = open.ring.blocksLength + recordBytes + (staging?.bytes ?? 0);
+      if (this.ring.extend(blocks, hardStatesWith(open, group, staging?.group))) return open;
     }
     return this.openControl(recordBytes, 1);
   }
@@ -325,8 +327,14 @@ function hasContent(batch: LaneBatch | undefined): boolean {
   return batch !== undefined && batch.touched.size > 0;
 }
 
-function hardStatesWith(batch: LaneBatch, group: GroupLog): number {
-  return batch.touched.size + (batch.touched.has(group) ? 0 : 1);
+function hardStatesWith(
+  { touched }: LaneBatch,
+  group: GroupLog,
+  other: GroupLog | undefined = undefined,
+): number {
+  const added = touched.has(group) ? 0 : 1;
+  const alsoAdded = other === undefined || other === group || touched.has(other) ? 0 : 1;
+  return touched.size + added + alsoAdded;
 }
 
 /** Consecutive blocks of consecutive entries of one group are one operation. */

@@ -22,6 +22,9 @@ import type { SealCommand } from './lane-writer.js';
 import { alignToSector } from './sector.js';
 
 const CONTROL_SLOT_BYTES = 4 * SECTOR_BYTES;
+/** As many as fit into a control slot twice, when nothing else is in it. */
+export const MAX_CONTROL_HARD_STATES: number =
+  (CONTROL_SLOT_BYTES / 2 - BATCH.bytes) / HARD_STATE.bytes;
 
 export interface EntryRingOptions {
   /** Sector-aligned pointer of `ringBytes + controlSlots * controlSlotBytes` bytes. */

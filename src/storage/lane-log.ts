@@ -13,7 +13,7 @@ import type { Scheduler } from '../base/scheduler.js';
 import type { IoId, LogIndex } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { BatchComposer, type BatchLimits } from './batch-composer.js';
-import type { EntryRing } from './entry-ring.js';
+import { type EntryRing, MAX_CONTROL_HARD_STATES } from './entry-ring.js';
 import type { GroupLog, LaneBatch } from './group-log.js';
 import { isHigherVote } from './hard-state.js';
 import type { BatchPlace } from './lane-writer.js';
@@ -159,10 +159,14 @@ export class LaneLog {
   /** Writes a last batch that says that the lane was closed in order; resolves when it is durable. */
   async shutDown(groups: Iterable<GroupLog>): Promise<void> {
     await this.idle();
-    if (this.failure !== undefined) return;
-    this.composer.closeForShutdown([...groups]);
-    this.submit();
-    await this.idle();
+    const rest = [...groups];
+    do {
+      if (this.failure !== undefined) return;
+      const part = rest.splice(0, MAX_CONTROL_HARD_STATES);
+      this.composer.closeForShutdown(part, rest.length === 0);
+      this.submit();
+      await this.idle();
+    } while (rest.length > 0);
   }
 
   /** Resolves when nothing is under way, or durability is lost. */

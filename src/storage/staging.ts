@@ -9,6 +9,7 @@ import type { LogIndex, TermRun } from '../engine/types.js';
 import { BLOCK, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { copyPartOfBlock } from './cached-block.js';
+import type { GroupLog } from './group-log.js';
 import type { StagedEntries } from './log-store.js';
 import { readU64 } from './storage-memory.js';
 
@@ -21,7 +22,7 @@ export interface StagedBlock {
 }
 
 export class Staging implements StagedEntries {
-  readonly group: number;
+  readonly group: GroupLog;
   readonly firstIndex: LogIndex;
   readonly lastIndex: LogIndex;
   readonly termRuns: readonly TermRun[];
@@ -31,7 +32,7 @@ export class Staging implements StagedEntries {
   /** Set while the bytes are not in the ring. */
   parked: Uint8Array | undefined;
 
-  constructor(group: number, entries: StagedEntries) {
+  constructor(group: GroupLog, entries: StagedEntries) {
     this.group = group;
     this.firstIndex = entries.firstIndex;
     this.lastIndex = entries.lastIndex;
