@@ -134,7 +134,8 @@ function listen(path: string): Promise<Server> {
   return new Promise((resolve, reject) => {
     const server = createServer((socket) => socket.destroy());
     server.once('error', reject);
-    server.listen(path, () => {
+    // In a worker of node:cluster the primary would listen otherwise, once for all workers and for ever.
+    server.listen({ path, exclusive: true }, () => {
       server.off('error', reject);
       server.unref();
       resolve(server);

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -104,6 +104,18 @@ describe('lockDirectory', () => {
     await kill(holder);
     const lock = await lockDirectory(directory);
     await lock.release();
+  });
+
+  test('workers of node:cluster are owners of their own, and free it when they die', () => {
+    const directory = temporaryDirectory();
+    const script = fileURLToPath(new URL('lock-in-cluster.mjs', import.meta.url));
+    const result = spawnSync(process.execPath, [script, directory], { encoding: 'utf8' });
+    expect(result.stderr).toBe('');
+    const [first, second, third] = JSON.parse(result.stdout) as string[];
+    expect(first).toBe('locked');
+    expect(second).toContain('in use by another live process');
+    if (process.platform === 'linux') expect(second).toContain('on this machine');
+    expect(third).toBe('locked');
   });
 
   test('many at once: at most one owner, and free afterwards', async () => {
