@@ -9,8 +9,9 @@ import { invariant } from '../base/assert.js';
 import type { IoId, LogIndex, Vote } from '../engine/types.js';
 import type { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
+import { entriesOfBlock, sliceBlock } from './block-slice.js';
 import type { CachedBlock } from './cached-block.js';
-import { CountedLease, copyPartOfBlock, isWhole } from './cached-block.js';
+import { CountedLease, isWhole } from './cached-block.js';
 import type { RingBatch } from './entry-ring.js';
 import { TermRunList } from './term-run-list.js';
 
@@ -144,16 +145,16 @@ export class GroupLog {
       // A whole block waits for the next read, unless it alone is more than was asked for.
       if (whole && next > firstIndex) break;
       const until = Math.min(lastIndex, block.lastIndex);
-      const part = copyPartOfBlock(heap.bytes, heap.view, block, next, until, maxBytes - bytes);
+      const part = sliceBlock(heap.bytes, block.pointer, next, until, maxBytes - bytes);
       // It is never empty, so that one entry passes whatever its size; but only the first.
-      if (next > firstIndex && bytes + part.block.length > maxBytes) break;
+      if (next > firstIndex && bytes + part.length > maxBytes) break;
       if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
       runPointer = 0;
       runEnd = 0;
-      parts.push(part.block);
-      bytes += part.block.length;
-      next = part.lastIndex + 1;
-      if (part.lastIndex < until) break;
+      parts.push(part);
+      bytes += part.length;
+      next += entriesOfBlock(part);
+      if (next <= until) break;
     }
     if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
     return new CountedLease(firstIndex, next - 1, parts, bytes, batches, unpinned);

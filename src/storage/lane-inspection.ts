@@ -15,7 +15,6 @@ import {
   readCheckpoints,
   readSegmentHeader,
 } from './segment-file.js';
-import { readBatchHeader } from './segment-scan.js';
 
 export interface InspectTask {
   readonly type: 'inspect';
@@ -40,8 +39,6 @@ export interface InspectedSegment {
   readonly newerVersion: number | undefined;
   /** Undefined when a record of it does not verify. */
   readonly checkpoint: readonly GroupCheckpoint[] | undefined;
-  /** Only looked for when the header is unreadable: position of a batch of this segment. */
-  readonly batchPosition: number | undefined;
 }
 
 export function inspectLane(memory: SharedHeap, disk: Disk, task: InspectTask): Inspection {
@@ -87,7 +84,6 @@ function inspectSegment(
         header: undefined,
         newerVersion: reading.ok ? undefined : reading.newerVersion,
         checkpoint: undefined,
-        batchPosition: findBatch(memory, file, task, sequence, sums),
       };
     }
     const { header } = reading;
@@ -100,31 +96,8 @@ function inspectSegment(
       header,
       newerVersion: undefined,
       checkpoint: complete ? readCheckpoints(memory, task.scratch, header.groups, sums) : undefined,
-      batchPosition: undefined,
     };
   } finally {
     file.close();
   }
-}
-
-/** A sector that is the header of a batch of this segment, whatever its epoch. */
-function findBatch(
-  memory: SharedHeap,
-  file: { size(): number; read(view: Uint8Array, position: number): number },
-  task: InspectTask,
-  sequence: number,
-  sums: number,
-): number | undefined {
-  const room = task.scratchBytes - SECTOR_BYTES;
-  const size = file.size();
-  for (let start = 0; start < size; start += room) {
-    const length = file.read(memory.bytes.subarray(task.scratch, task.scratch + room), start);
-    for (let at = 0; at + SECTOR_BYTES <= length; at += SECTOR_BYTES) {
-      const header = readBatchHeader(memory, task.scratch + at, sums);
-      if (header !== undefined && header.segment === sequence && header.lane === task.lane) {
-        return start + at;
-      }
-    }
-  }
-  return undefined;
 }

@@ -67,7 +67,7 @@ export interface ScannedBlock {
   readonly memberships: readonly { readonly index: number; readonly payload: Uint8Array }[];
 }
 
-export interface BatchHeader {
+interface BatchHeader {
   readonly flags: number;
   readonly lane: number;
   readonly hardStates: number;
@@ -79,7 +79,7 @@ export interface BatchHeader {
 }
 
 /** Undefined when what stands at `pointer` (at least a sector) is no header of a batch. */
-export function readBatchHeader(
+function readBatchHeader(
   memory: SharedHeap,
   pointer: number,
   sums: number,

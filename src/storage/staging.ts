@@ -8,7 +8,7 @@ import { invariant } from '../base/assert.js';
 import type { LogIndex, TermRun } from '../engine/types.js';
 import { BLOCK, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import { copyPartOfBlock } from './cached-block.js';
+import { sliceBlock } from './block-slice.js';
 import type { GroupLog } from './group-log.js';
 import type { StagedEntries } from './log-store.js';
 import { readU64 } from './storage-memory.js';
@@ -73,10 +73,9 @@ export function dropBefore(
   let source = pointer + kept.offset;
   if (kept.firstIndex < firstIndex) {
     const last = kept.firstIndex + kept.items - 1;
-    const place = { pointer: source, items: kept.items, firstIndex: kept.firstIndex };
-    const part = copyPartOfBlock(bytes, view, place, firstIndex, last, Number.POSITIVE_INFINITY);
-    bytes.set(part.block, target);
-    target += part.block.length;
+    const part = sliceBlock(bytes, source, firstIndex, last, kept.length);
+    bytes.set(part, target);
+    target += part.length;
     source += kept.length;
   }
   bytes.copyWithin(target, source, pointer + length);
