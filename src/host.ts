@@ -111,11 +111,20 @@ export class Host {
       // a log that nobody has touched.
       late.arrive(host.runtime);
       host.start(parts.bootstrap);
-      host.boundAddress = await host.network.start(host.runtime);
+      host.boundAddress = await host.bind();
       return host;
     } catch (error) {
       for (const close of opened.reverse()) await close();
       throw error;
+    }
+  }
+
+  private async bind(): Promise<string> {
+    try {
+      return await this.network.start(this.runtime);
+    } catch (error) {
+      // What stopped the node meanwhile has closed its network.
+      throw this.runtime.stopped ?? error;
     }
   }
 

@@ -50,6 +50,10 @@ export class InProcessNetwork implements Network {
   }
 
   start(handler: NetworkHandler): Promise<string> {
+    if (this.closed) {
+      const error = new KeelsonError('KEELSON_CLOSED', 'the network of this node is closed');
+      return Promise.reject(error);
+    }
     this.handler = handler;
     this.hub.join(this);
     return Promise.resolve(`in-process:${this.nodeId}`);

@@ -46,6 +46,7 @@ export class TcpNetwork implements Network, AcceptedEvents {
   private handler: NetworkHandler | undefined;
   private ticker: Timer | undefined;
   private lastTickMs = 0;
+  private binding: Promise<string> | undefined;
   private closing: Promise<void> | undefined;
   private onSocketGone: (() => void) | undefined;
 
@@ -74,7 +75,11 @@ export class TcpNetwork implements Network, AcceptedEvents {
   async start(handler: NetworkHandler): Promise<string> {
     this.handler = handler;
     const { logger, scheduler } = this.context;
-    const bound = await this.bind();
+    if (this.closing === undefined) this.binding = this.bind();
+    const bound = await this.binding;
+    if (bound === undefined || this.closing !== undefined) {
+      throw new KeelsonError('KEELSON_CLOSED', 'the network of this node is closed');
+    }
     this.server.on('error', (error) => {
       logger.error({ event: 'network.failed', err: error }, `accepting failed: ${error.message}`);
     });
@@ -239,6 +244,8 @@ export class TcpNetwork implements Network, AcceptedEvents {
       };
       this.onSocketGone();
     });
+    // A server that is not bound yet cannot be closed, and would listen later.
+    await this.binding?.catch(ignore);
     if (!this.server.listening) return;
     await new Promise<void>((resolve) => this.server.close(() => resolve()));
   }
@@ -256,6 +263,9 @@ export interface TcpNetworkOptions {
   readonly logger: Logger;
   readonly registry: PeerRegistry;
 }
+
+/** `start` tells its caller why it could not bind. */
+function ignore(): void {}
 
 /** Connections without a handshake; beyond it the oldest goes. */
 const MAX_STRANGERS = 64;

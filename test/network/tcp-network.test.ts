@@ -59,6 +59,26 @@ describe('tcp network', () => {
     return grown.indexOf(Math.max(...grown));
   }
 
+  /** Whether a listener could be bound there, and so nobody else listens. */
+  async function isFree(address: string): Promise<boolean> {
+    const other = tcpNode(2, {}, { listen: address });
+    const bound = await other.network.start(new Recorder()).catch(() => undefined);
+    await other.network.close();
+    return bound === address;
+  }
+
+  it('leaves no listener behind when it is closed while it starts', async () => {
+    const probe = tcpNode(1);
+    const listen = await probe.network.start(new Recorder());
+    await probe.network.close();
+    const { network } = tcpNode(1, {}, { listen });
+    const starting = network.start(new Recorder());
+    const closed = network.close();
+    await expect(starting).rejects.toMatchObject({ code: 'KEELSON_CLOSED', outcome: 'rejected' });
+    await closed;
+    expect(await isFree(listen)).toBe(true);
+  });
+
   it('lets control pass while the reader of bulk stalls, and holds the entries meanwhile', async () => {
     const { one, first, second, proxy } = await proxied({ maxQueuedBytes: 2_000_000 });
     const bulk = await bulkPair(

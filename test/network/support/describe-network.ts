@@ -44,6 +44,16 @@ export function describeNetwork(name: string, setUp: () => NetworkFixture): void
       return nodes;
     }
 
+    it('does not start once it is closed', async () => {
+      fixture = setUp();
+      const network = fixture.create(1);
+      await network.close();
+      await expect(network.start(new Recorder())).rejects.toMatchObject({
+        code: 'KEELSON_CLOSED',
+        outcome: 'rejected',
+      });
+    });
+
     it('carries every kind of control message unchanged, in order', async () => {
       const [[one], [, two]] = (await connect(1, 2)) as [[Network, Recorder], [Network, Recorder]];
       const lastLogId = { term: 4, index: 2 ** 53 - 1 };
