@@ -223,7 +223,7 @@ export class Host {
   /** The process and its status stay up; peers find out at once, by the closed connections. */
   private failed(error: KeelsonError): void {
     this.observers.emit('error', error);
-    this.observers.changed();
+    this.observers.end(this.runtime.stopRefusal ?? error);
     this.network.close().catch((cause: unknown) => {
       this.logger.error({ event: 'network.close-failed', cause }, 'the network did not close');
     });
@@ -237,7 +237,7 @@ export class Host {
   private async closeParts(): Promise<void> {
     const closed = new KeelsonError('KEELSON_CLOSED', 'this node has been closed');
     this.runtime.stop(closed);
-    this.observers.failAll(closed);
+    this.observers.end(closed);
     await closeAll([
       () => this.network.close(),
       () => this.machine.close(),

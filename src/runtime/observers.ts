@@ -7,7 +7,8 @@ import { CallScope } from './call-scope.js';
 
 /**
  * Who is told when a node's status changes: event listeners and `waitFor`. Changes of one turn of the
- * run queue are told once; nobody listening costs nothing.
+ * run queue are told once; nobody listening costs nothing. Once the status can change no more, what
+ * the last one does not satisfy fails at once.
  */
 interface Waiter {
   readonly predicate: (status: Status) => boolean;
@@ -22,6 +23,8 @@ export class Observers {
   private readonly status: () => Status;
   private readonly waiters = new Set<Waiter>();
   private scheduled = false;
+  /** Why the status changes no more. */
+  private ended: KeelsonError | undefined;
 
   constructor(scheduler: Scheduler, logger: Logger, status: () => Status) {
     this.scheduler = scheduler;
@@ -42,6 +45,7 @@ export class Observers {
     const status = this.status();
     for (const waiter of this.waiters) this.ask(waiter, status);
     this.emit('status', status);
+    if (this.ended !== undefined) this.failAll(this.ended);
   };
 
   private ask(waiter: Waiter, status: Status): void {
@@ -66,6 +70,7 @@ export class Observers {
       waiter = { predicate, resolve, reject };
       this.waiters.add(waiter);
       this.ask(waiter, this.status());
+      if (this.ended !== undefined && this.waiters.delete(waiter)) reject(this.ended);
     });
     return scope.race(promise, 'rejected', () => this.waiters.delete(waiter as Waiter));
   }
@@ -86,7 +91,13 @@ export class Observers {
     }
   }
 
-  failAll(error: KeelsonError): void {
+  /** The status changes this once and no more. */
+  end(reason: KeelsonError): void {
+    this.ended = reason;
+    this.changed();
+  }
+
+  private failAll(error: KeelsonError): void {
     for (const waiter of this.waiters) waiter.reject(error);
     this.waiters.clear();
   }

@@ -98,7 +98,8 @@ export class Proposer {
 
   /** Room for at least one more write. */
   get canAccept(): boolean {
-    return !this.refusing && this.proposals.hasRoom(1, this.limits.maxEntryBytes);
+    if (this.refusing || this.steps.stopRefusal !== undefined) return false;
+    return this.proposals.hasRoom(1, this.limits.maxEntryBytes);
   }
 
   /** There may be room again: in the log, or because something was committed. */

@@ -294,4 +294,34 @@ describe('a cluster in one process', () => {
     ]);
     await expect(leader.write(1)).rejects.toMatchObject({ code: 'KEELSON_CLOSED' });
   });
+
+  it('fails what is awaited after it was closed, at once', async () => {
+    const leader = await start(1);
+    const states: string[] = [];
+    leader.on('status', ({ state }) => states.push(state));
+    await leader.close();
+    const options = { timeoutMs: 3_600_000 };
+    const closed = { code: 'KEELSON_CLOSED', outcome: 'rejected' };
+    await expect(leader.waitFor(() => false, options)).rejects.toMatchObject(closed);
+    await expect(leader.writable(options)).rejects.toMatchObject(closed);
+    await expect(leader.read('sum', options)).rejects.toMatchObject(closed);
+    // What holds already needs no waiting.
+    expect((await leader.waitFor(({ state }) => state === 'stopped')).state).toBe('stopped');
+    expect(states.at(-1)).toBe('stopped');
+  });
+
+  it('fails what waits for the status of a node that has stopped for good', async () => {
+    const leader = await start();
+    const follower = others(leader)[0] as Node;
+    const machine = machines.get(idOf(follower)) as Counter;
+    machine.apply = () => {
+      throw new Error('a bug of the application');
+    };
+    const never = follower.waitFor(() => false, { timeoutMs: 3_600_000 });
+    await leader.write(1);
+    await expect(never).rejects.toMatchObject({
+      code: 'KEELSON_STATE_MACHINE_FAILED',
+      outcome: 'rejected',
+    });
+  });
 });
