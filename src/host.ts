@@ -88,7 +88,14 @@ export class Host {
       },
       sendOn: (payload, timeoutMs) => this.write(payload, timeoutMs),
     });
-    this.forwarder = new Forwarder(nodeId, this.runtime, this.network, scheduler, this.observers);
+    this.forwarder = new Forwarder(
+      nodeId,
+      this.runtime,
+      this.network,
+      scheduler,
+      this.observers,
+      config.raft.electionTimeoutMs,
+    );
     this.readIndexes = new ReadIndexBatcher(this.forwarder, scheduler, config.limits.callTimeoutMs);
   }
 
@@ -204,6 +211,7 @@ export class Host {
 
   private leadershipChanged(): void {
     const { leader, role, term } = this.runtime.engine;
+    this.forwarder.leadershipChanged();
     this.logger.info({ event: 'leader.changed', leader, role, term }, 'leadership changed');
     this.observers.emit('leader', { nodeId: leader === 0 ? undefined : leader, term });
     this.observers.changed();

@@ -9,7 +9,8 @@ import type { Runtime } from './runtime.js';
 
 /**
  * Answers what a follower asks on behalf of its clients. A request has come one hop and goes no
- * further: a node that does not lead refuses it. Errors travel as records, with their outcome.
+ * further: a node that does not lead, or has stopped, refuses it. Errors travel as records, with
+ * their outcome.
  */
 export class ForwardedRequests {
   private readonly runtime: Runtime;
@@ -25,6 +26,7 @@ export class ForwardedRequests {
   async answer(request: ForwardRequest): Promise<ForwardResponse> {
     const { runtime } = this;
     try {
+      if (runtime.stopRefusal !== undefined) throw runtime.errors.notLeader();
       const { timeoutMs } = request;
       const scope = new CallScope(this.scheduler, { timeoutMs }, this.callTimeoutMs);
       if (request.kind === 'readIndex') {

@@ -10,11 +10,15 @@ import type { Runtime } from './runtime.js';
 
 /**
  * Client calls on a node that does not lead: waits until a leader is known and sends the request one
- * hop, with the time that is left. A request that was sent is never sent again, unless the answer says
- * that it was refused before it changed anything.
+ * hop, with the time that is left.
+ *
+ * - A write that was sent is never sent again, unless the answer says that it was refused before it
+ *   changed anything.
+ * - A question for the read index changes nothing, so it is asked again, of whoever leads then, when
+ *   the leader or the connection is lost, or when no answer comes within an election timeout: for so
+ *   long a leader that cannot confirm itself is none.
  */
 const RETRY_MS = 20;
-const NO_PAYLOAD = new Uint8Array(0);
 
 export class Forwarder {
   private readonly nodeId: NodeId;
@@ -22,6 +26,9 @@ export class Forwarder {
   private readonly network: Network;
   private readonly scheduler: Scheduler;
   private readonly observers: Observers;
+  private readonly readTimeoutMs: number;
+  /** Gives up the questions that were sent to an earlier leader. */
+  private readonly abandonReads: Set<() => void> = new Set();
 
   constructor(
     nodeId: NodeId,
@@ -29,66 +36,72 @@ export class Forwarder {
     network: Network,
     scheduler: Scheduler,
     observers: Observers,
+    electionTimeoutMs: number,
   ) {
     this.nodeId = nodeId;
     this.runtime = runtime;
     this.network = network;
     this.scheduler = scheduler;
     this.observers = observers;
+    this.readTimeoutMs = electionTimeoutMs;
   }
 
   /** Replicates a command, here or through the leader. */
-  write(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
-    const { proposer } = this.runtime;
-    return this.call<WriteResult<unknown>>(
-      scope,
-      (timeoutMs) => ({ kind: 'write', payload, timeoutMs }),
-      writeResultOf,
-      () => {
-        const proposal = proposer.propose(payload, scope.remainingMs());
-        return proposer.abortable(proposal as Promise<WriteResult<unknown>>, scope);
-      },
-    );
-  }
-
-  /** The index that a linearizable read must see, from whoever leads. */
-  readIndex(scope: CallScope): Promise<LogIndex> {
-    return this.call(
-      scope,
-      (timeoutMs) => ({ kind: 'readIndex', payload: NO_PAYLOAD, timeoutMs }),
-      ({ index }) => index,
-      () => this.runtime.readIndex(scope),
-    );
-  }
-
-  /** `local` runs when this node leads; otherwise `request` goes to the leader. */
-  private async call<T>(
-    scope: CallScope,
-    request: (timeoutMs: number) => ForwardRequest,
-    decode: (response: ForwardResponse) => T,
-    local: () => Promise<T>,
-  ): Promise<T> {
+  async write(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
     for (;;) {
       const leader = await this.leader(scope);
       try {
-        if (leader === this.nodeId) return await local();
-        return decode(await this.send(leader, scope, request(scope.remainingMs())));
+        if (leader === this.nodeId) return await this.propose(payload, scope);
+        const request: ForwardRequest = { kind: 'write', payload, timeoutMs: scope.remainingMs() };
+        const response = await scope.race(this.network.request(leader, request), 'unknown');
+        return writeResultOf(checked(response));
       } catch (error) {
-        if (!mayRetry(error) || scope.remainingMs() <= 2 * RETRY_MS) throw error;
-        await this.pause(scope);
+        if (!isRefusedByLeader(error)) throw error;
+        await this.pause(scope, error);
       }
     }
   }
 
-  private async send(
-    leader: NodeId,
-    scope: CallScope,
-    request: ForwardRequest,
-  ): Promise<ForwardResponse> {
-    const outcome = request.kind === 'write' ? 'unknown' : 'rejected';
-    const response = await scope.race(this.network.request(leader, request), outcome);
-    if (response.error !== undefined) throw fromErrorRecord(response.error);
-    return response;
+  private propose(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
+    const { proposer } = this.runtime;
+    const proposal = proposer.propose(payload, scope.remainingMs());
+    return proposer.abortable(proposal as Promise<WriteResult<unknown>>, scope);
+  }
+
+  /** The index that a linearizable read must see, from whoever leads. */
+  async readIndex(scope: CallScope): Promise<LogIndex> {
+    for (;;) {
+      const leader = await this.leader(scope);
+      try {
+        if (leader === this.nodeId) return await this.runtime.readIndex(scope);
+        return checked(await scope.race(this.ask(leader, scope), 'rejected')).index;
+      } catch (error) {
+        const rejection = rejectionOf(error);
+        if (!isUnanswered(error)) throw rejection;
+        await this.pause(scope, rejection);
+      }
+    }
+  }
+
+  private ask(leader: NodeId, scope: CallScope): Promise<ForwardResponse> {
+    const timeoutMs = Math.min(scope.remainingMs(), this.readTimeoutMs);
+    return new Promise((resolve, reject) => {
+      const abandon = (): void => reject(this.runtime.errors.notLeader());
+      const done = (): void => {
+        this.abandonReads.delete(abandon);
+      };
+      this.abandonReads.add(abandon);
+      this.network
+        .request(leader, { kind: 'readIndex', payload: NO_PAYLOAD, timeoutMs })
+        .then(resolve, reject)
+        .finally(done);
+    });
+  }
+
+  /** Another node leads, or none: the former leader may hang, and its answer would come late. */
+  leadershipChanged(): void {
+    for (const abandon of this.abandonReads) abandon();
+    this.abandonReads.clear();
   }
 
   /** Waits until somebody leads. */
@@ -103,7 +116,7 @@ export class Forwarder {
       const { signal } = scope;
       try {
         await this.observers.waitFor(
-          () => engine.leader !== 0 || this.runtime.stopRefusal !== undefined,
+          () => engine.leader !== 0,
           signal === undefined ? { timeoutMs } : { timeoutMs, signal },
           timeoutMs,
         );
@@ -115,8 +128,12 @@ export class Forwarder {
     }
   }
 
-  /** The leader that is known here has lost its office, or has not gained it yet. */
-  private pause(scope: CallScope): Promise<void> {
+  /**
+   * The leader that is known here has lost its office, or has not gained it yet.
+   * @throws the reason for the pause, when no time is left for another attempt
+   */
+  private pause(scope: CallScope, reason: unknown): Promise<void> {
+    if (scope.remainingMs() <= 2 * RETRY_MS) throw reason;
     const delayMs = RETRY_MS * (1 + this.scheduler.random());
     return scope.race(
       new Promise<void>((resolve) => {
@@ -127,13 +144,36 @@ export class Forwarder {
   }
 }
 
+const NO_PAYLOAD = new Uint8Array(0);
+
 function noLeader(cause?: unknown): KeelsonError {
   return new KeelsonError('KEELSON_NO_LEADER', 'no leader was known within the time of the call', {
     cause,
   });
 }
 
-function mayRetry(error: unknown): boolean {
+/** @throws KeelsonError what the leader answered in place of a result */
+function checked(response: ForwardResponse): ForwardResponse {
+  if (response.error !== undefined) throw fromErrorRecord(response.error);
+  return response;
+}
+
+/** The leader is lost, or hangs, or there was none: asking again may help. */
+export function isUnanswered(error: unknown): boolean {
+  if (!(error instanceof KeelsonError)) return false;
+  const { code } = error;
+  return (
+    code === 'KEELSON_NOT_LEADER' || code === 'KEELSON_NO_LEADER' || code === 'KEELSON_TIMEOUT'
+  );
+}
+
+/** A question changed nothing, whatever became of it. */
+function rejectionOf(error: unknown): unknown {
+  if (!(error instanceof KeelsonError) || error.outcome === 'rejected') return error;
+  return new KeelsonError(error.code, error.message, { cause: error });
+}
+
+function isRefusedByLeader(error: unknown): boolean {
   return (
     error instanceof KeelsonError &&
     error.outcome === 'rejected' &&

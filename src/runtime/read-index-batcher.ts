@@ -1,12 +1,12 @@
 import type { Scheduler } from '../base/scheduler.js';
 import { CallScope } from './call-scope.js';
-import type { Forwarder } from './forwarder.js';
+import { type Forwarder, isUnanswered } from './forwarder.js';
 
 /**
  * Linearizable reads on a follower: asks the leader for a read index. One request at a time is under
  * way; reads that arrive meanwhile share the next one, because an index that was asked for before the
  * read began proves nothing about it. A shared request has a time limit of its own: the impatience of
- * one caller must not fail the others.
+ * one caller must not fail the others, and a caller with more patience shares another one.
  */
 export class ReadIndexBatcher {
   private readonly forwarder: Forwarder;
@@ -21,10 +21,20 @@ export class ReadIndexBatcher {
     this.timeoutMs = timeoutMs;
   }
 
-  request(scope: CallScope): Promise<number> {
-    if (this.current === undefined) return scope.race(this.begin(), 'rejected');
+  async request(scope: CallScope): Promise<number> {
+    for (;;) {
+      try {
+        return await scope.race(this.join(), 'rejected');
+      } catch (error) {
+        if (scope.remainingMs() === 0 || !isUnanswered(error)) throw error;
+      }
+    }
+  }
+
+  private join(): Promise<number> {
+    if (this.current === undefined) return this.begin();
     this.next ??= this.current.then(this.begin, this.begin);
-    return scope.race(this.next, 'rejected');
+    return this.next;
   }
 
   private readonly begin = (): Promise<number> => {

@@ -4,6 +4,7 @@
  * that a node gave to its network.
  */
 import { silentLogger } from '../../../dist/base/logger.js';
+import type { Timer } from '../../../dist/base/scheduler.js';
 import { SystemScheduler } from '../../../dist/base/system-scheduler.js';
 import { resolveConfig } from '../../../dist/config/resolve.js';
 import type { Config, ConfigInput } from '../../../dist/config/types.js';
@@ -30,6 +31,7 @@ export interface Seams {
   /** The voters that are started; the others are up to the test's network. */
   readonly started?: readonly number[];
   readonly config?: ConfigInput;
+  readonly scheduler?: SystemScheduler;
   /** Default: a log in memory. */
   readonly openStore?: (
     nodeId: number,
@@ -50,8 +52,8 @@ export interface Seams {
 const MIB = 1024 * 1024;
 
 export class SeamCluster implements AsyncDisposable {
-  readonly scheduler = new SystemScheduler();
-  readonly hub: InProcessHub = new InProcessHub(this.scheduler);
+  readonly scheduler: SystemScheduler;
+  readonly hub: InProcessHub;
   /** What each node gave to its network. */
   readonly handlers = new Map<number, NetworkHandler>();
   /** The machines of nodes whose machine is the default. */
@@ -60,10 +62,13 @@ export class SeamCluster implements AsyncDisposable {
   private readonly voters: readonly number[];
   private readonly config: Config;
   private readonly open = new Map<number, SeamNode>();
-  private readonly alive = this.scheduler.keepAlive();
+  private readonly alive: Timer;
 
   private constructor(seams: Seams) {
     this.seams = seams;
+    this.scheduler = seams.scheduler ?? new SystemScheduler();
+    this.hub = new InProcessHub(this.scheduler);
+    this.alive = this.scheduler.keepAlive();
     this.voters = seams.voters ?? [1, 2, 3];
     this.config = resolveConfig({
       ...seams.config,
@@ -172,6 +177,19 @@ export class SeamCluster implements AsyncDisposable {
         return network.start(handler);
       },
     });
+  }
+}
+
+/** Time as the engine sees it can be stopped, so that no heartbeat and no election comes of itself. */
+export class StoppableScheduler extends SystemScheduler {
+  private stoppedAtMs: number | undefined;
+
+  stop(): void {
+    this.stoppedAtMs = super.now();
+  }
+
+  override now(): number {
+    return this.stoppedAtMs ?? super.now();
   }
 }
 

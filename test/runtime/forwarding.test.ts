@@ -1,0 +1,207 @@
+import { pack } from 'msgpackr';
+import { describe, expect, it } from 'vitest';
+import { KeelsonError } from '../../dist/index.js';
+import { ScriptedPeers, type SentRequest } from './support/scripted-peers.js';
+import { SeamCluster, type SeamNode } from './support/seam-cluster.js';
+
+interface Follower extends AsyncDisposable {
+  readonly node: SeamNode;
+  readonly peers: ScriptedPeers;
+  readonly cluster: SeamCluster;
+  /** Resolves with the nth request that the node sends, from 1. */
+  request(nth: number): Promise<SentRequest>;
+}
+
+/** Node 1, which follows node 2. */
+async function follower(config = {}): Promise<Follower> {
+  const peers = new ScriptedPeers();
+  const cluster = await SeamCluster.start({ started: [1], config, createNetwork: () => peers });
+  const node = cluster.node(1);
+  peers.lead(2, 5);
+  await node.waitFor(({ leader }) => leader === 2);
+  return {
+    node,
+    peers,
+    cluster,
+    request: async (nth) => {
+      await expect.poll(() => peers.requests.length, { interval: 2 }).toBeGreaterThanOrEqual(nth);
+      return peers.requests[nth - 1]!;
+    },
+    [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
+  };
+}
+
+const refused = { code: 'KEELSON_NOT_LEADER', message: 'no', outcome: 'rejected' } as const;
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+describe('a write on a follower', () => {
+  it('goes to the leader with the time that is left, and is answered with what comes back', async () => {
+    await using follower1 = await follower();
+    const { node, request } = follower1;
+    const written = node.write(7, { timeoutMs: 5_000 });
+    const sent = await request(1);
+    expect(sent.target).toBe(2);
+    expect(sent.request).toMatchObject({ kind: 'write', payload: pack(7) });
+    expect(sent.request.timeoutMs).toBeLessThanOrEqual(5_000);
+    expect(sent.request.timeoutMs).toBeGreaterThan(0);
+    sent.answer({ payload: pack(70), index: 12, term: 5 });
+    expect(await written).toEqual({ response: 70, logId: { term: 5, index: 12 } });
+  });
+
+  it('that was refused before it was appended is sent again, to whoever leads then, with less time', async () => {
+    await using follower1 = await follower();
+    const { node, peers, request } = follower1;
+    const written = node.write(7, { timeoutMs: 5_000 });
+    const first = await request(1);
+    peers.lead(3, 6);
+    first.answer({ error: refused });
+    const second = await request(2);
+    expect(second.target).toBe(3);
+    expect(second.request.timeoutMs).toBeLessThan(first.request.timeoutMs);
+    second.fail(new KeelsonError('KEELSON_NO_LEADER', 'not connected'));
+    const third = await request(3);
+    expect(third.request.timeoutMs).toBeLessThan(second.request.timeoutMs);
+    third.answer({ payload: pack(70), index: 12, term: 6 });
+    expect((await written).response).toBe(70);
+    expect(peers.requests).toHaveLength(3);
+  });
+
+  it.each([
+    ['the connection', new KeelsonError('KEELSON_NO_LEADER', 'lost', { outcome: 'unknown' })],
+    ['its time', new KeelsonError('KEELSON_TIMEOUT', 'no answer', { outcome: 'unknown' })],
+    ['the network', new KeelsonError('KEELSON_CLOSED', 'closed', { outcome: 'unknown' })],
+  ])('that loses %s once it was sent is never sent again', async (_what, error) => {
+    await using follower1 = await follower();
+    const { node, peers, request } = follower1;
+    const written = node.write(7).catch((reason: unknown) => reason);
+    const sent = await request(1);
+    sent.fail(error);
+    expect(await written).toBe(error);
+    peers.lead(3, 6);
+    await node.waitFor(({ leader }) => leader === 3);
+    const next = node.write(8);
+    (await request(2)).answer({ payload: pack(80), index: 13, term: 6 });
+    await next;
+    expect(peers.requests.map(({ request: { payload } }) => payload)).toEqual([pack(7), pack(8)]);
+  });
+
+  it.each([
+    ['KEELSON_LEADERSHIP_LOST', 'unknown'],
+    ['KEELSON_OVERLOADED', 'rejected'],
+    ['KEELSON_ENTRY_TOO_LARGE', 'rejected'],
+  ] as const)('that its leader answers with %s fails with that', async (code, outcome) => {
+    await using follower1 = await follower();
+    const { node, peers, request } = follower1;
+    const written = node.write(7).catch((reason: unknown) => reason);
+    (await request(1)).answer({ error: { code, message: 'why', outcome } });
+    expect(await written).toMatchObject({ code, outcome, message: 'why' });
+    expect(peers.requests).toHaveLength(1);
+  });
+
+  it('whose signal fires after it was sent has an unknown outcome', async () => {
+    await using follower1 = await follower();
+    const { node, request } = follower1;
+    const abort = new AbortController();
+    const written = node.write(7, { signal: abort.signal }).catch((reason: unknown) => reason);
+    await request(1);
+    abort.abort();
+    expect(await written).toMatchObject({ code: 'KEELSON_ABORTED', outcome: 'unknown' });
+  });
+});
+
+describe('a request that was forwarded to a node', () => {
+  it.each(['write', 'readIndex'] as const)('goes no further: %s', async (kind) => {
+    await using follower1 = await follower();
+    const { peers, cluster } = follower1;
+    const request = { kind, payload: pack(7), timeoutMs: 1_000 };
+    const { error } = await cluster.handler(1).request(3, request);
+    expect(error).toMatchObject({
+      code: 'KEELSON_NOT_LEADER',
+      outcome: 'rejected',
+      leader: { nodeId: 2, address: 'in-process:2' },
+    });
+    await turn();
+    expect(peers.requests).toEqual([]);
+  });
+
+  it.each(['write', 'readIndex'] as const)(
+    'finds no leader in one that was closed: %s',
+    async (kind) => {
+      await using cluster = await SeamCluster.start({ voters: [1] });
+      const leader = await cluster.leader();
+      await leader.close();
+      const request = { kind, payload: pack(7), timeoutMs: 1_000 };
+      const { error } = await cluster.handler(1).request(3, request);
+      expect(error).toMatchObject({ code: 'KEELSON_NOT_LEADER', outcome: 'rejected' });
+    },
+  );
+});
+
+describe('a linearizable read on a follower', () => {
+  it('shares a request with those that arrive while another one is under way', async () => {
+    await using follower1 = await follower();
+    const { node, peers, request } = follower1;
+    const first = node.read('sum');
+    const sent = await request(1);
+    const later = [node.read('sum'), node.readBarrier(), node.read('sum')];
+    await turn();
+    expect(peers.requests).toHaveLength(1);
+    sent.answer({ index: 0, term: 5 });
+    expect(await first).toBe(0);
+    // What was asked before they began says nothing about them.
+    (await request(2)).answer({ index: 0, term: 5 });
+    await Promise.all(later);
+    expect(peers.requests).toHaveLength(2);
+  });
+
+  it('is asked of the new leader at once, however long the old one hangs', async () => {
+    await using follower1 = await follower();
+    const { node, peers, request } = follower1;
+    const reads = [node.read('sum')];
+    await request(1);
+    reads.push(node.read('sum'));
+    peers.lead(3, 6);
+    const again = await request(2);
+    expect(again.target).toBe(3);
+    again.answer({ index: 0, term: 6 });
+    (await request(3)).answer({ index: 0, term: 6 });
+    expect(await Promise.all(reads)).toEqual([0, 0]);
+    // The old leader's answer comes too late to count.
+    peers.requests[0]!.answer({ index: 1_000, term: 5 });
+    const after = node.read('sum');
+    (await request(4)).answer({ index: 0, term: 6 });
+    expect(await after).toBe(0);
+  });
+
+  it('is asked again when the connection is lost: it changes nothing', async () => {
+    await using follower1 = await follower();
+    const { node, request } = follower1;
+    const read = node.read('sum');
+    const lost = new KeelsonError('KEELSON_NO_LEADER', 'lost', { outcome: 'unknown' });
+    (await request(1)).fail(lost);
+    (await request(2)).answer({ index: 0, term: 5 });
+    expect(await read).toBe(0);
+  });
+
+  it('waits for one answer no longer than an election takes, and is then asked again', async () => {
+    await using follower1 = await follower({ raft: { electionTimeoutMs: 1_500 } });
+    const { node, request } = follower1;
+    const read = node.read('sum', { timeoutMs: 9_000 });
+    const sent = await request(1);
+    expect(sent.request.timeoutMs).toBeLessThanOrEqual(1_500);
+    sent.fail(new KeelsonError('KEELSON_TIMEOUT', 'no answer', { outcome: 'unknown' }));
+    (await request(2)).answer({ index: 0, term: 5 });
+    expect(await read).toBe(0);
+  });
+
+  it('that nobody answers is rejected when its own time is up, and the others wait on', async () => {
+    await using follower1 = await follower({ limits: { callTimeoutMs: 50 } });
+    const { node, peers, request } = follower1;
+    const patient = node.read('sum', { timeoutMs: 20_000 });
+    const hasty = node.read('sum', { timeoutMs: 100 }).catch((reason: unknown) => reason);
+    expect(await hasty).toMatchObject({ code: 'KEELSON_TIMEOUT', outcome: 'rejected' });
+    const nth = peers.requests.length + 1;
+    (await request(nth)).answer({ index: 0, term: 5 });
+    expect(await patient).toBe(0);
+  });
+});
