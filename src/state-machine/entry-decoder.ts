@@ -76,7 +76,8 @@ export class EntryCursor<Command> {
   next(maxEntries: number, maxBytes: number): DecodedEntries<Command> {
     const firstIndex = this.nextIndex;
     const lastIndex = Math.min(this.lastIndex, firstIndex + Math.max(1, maxEntries) - 1);
-    const entries: Entry<Command>[] = [];
+    const entries: Entry<Command>[] = new Array(lastIndex - firstIndex + 1);
+    let count = 0;
     const codec = this.codec;
     let gaps = NO_GAPS as number[];
     let bytes = 0;
@@ -104,13 +105,13 @@ export class EntryCursor<Command> {
             this.timeBits = timeBits;
             this.time = readU64(view, item + ITEM_TIME);
           }
-          entries.push({
+          entries[count++] = {
             logId: { term: this.term, index },
             time: this.time,
             command: codec.decode(
               length === 0 ? EMPTY : new Uint8Array(view.buffer, payload, length),
             ),
-          });
+          };
         } else if (kind === ENTRY_KIND.blank || kind === ENTRY_KIND.membership) {
           if (gaps === NO_GAPS) gaps = [];
           gaps.push(index - firstIndex);
@@ -125,6 +126,7 @@ export class EntryCursor<Command> {
       this.itemsLeft -= walked;
     }
     this.nextIndex = index;
+    entries.length = count;
     return { firstIndex, lastIndex: index - 1, term: this.term, entries, gaps };
   }
 
