@@ -156,6 +156,11 @@ export class Host {
     return this.boundAddress;
   }
 
+  /** A full disk ends writing only: what the machine has applied can still be read. */
+  get readableThoughStopped(): boolean {
+    return this.runtime.stopped?.code === 'KEELSON_STORAGE_FULL' && this.closing === undefined;
+  }
+
   private write(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
     const { callTimeoutMs } = this.config.limits;
     const scope = new CallScope(this.scheduler, { timeoutMs }, callTimeoutMs);

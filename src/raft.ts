@@ -159,8 +159,10 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
   }
 
   private async freshen(consistency: Consistency, options: CallOptions | undefined): Promise<void> {
-    if (this.runtime.stopRefusal !== undefined) throw this.runtime.stopRefusal;
-    if (consistency === 'local') return;
+    const local = consistency === 'local';
+    const { stopRefusal } = this.runtime;
+    if (stopRefusal !== undefined && !(local && this.host.readableThoughStopped)) throw stopRefusal;
+    if (local) return;
     if (this.pendingReads >= this.maxPendingReads) {
       throw new KeelsonError('KEELSON_OVERLOADED', `${this.pendingReads} reads wait already`);
     }

@@ -13,7 +13,7 @@
 import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { destination, type Logger as PinoLogger, pino, stdTimeFunctions } from 'pino';
-import { KeelsonError } from '../base/errors.js';
+import { type ErrorCode, KeelsonError } from '../base/errors.js';
 import { loadConfig } from '../config/load-config.js';
 import type { Config } from '../config/types.js';
 import { HttpServer } from '../http/index.js';
@@ -118,17 +118,17 @@ async function close(raft: Raft, http: HttpServer, timeoutMs: number): Promise<v
   }
 }
 
-/**
- * Resolves with the error that ends the process; the node itself has logged it. A failed state
- * machine leaves process and status up.
- */
+/** The node has stopped and says so to whoever asks; what the process can still tell is worth having. */
+const STAYS_UP: readonly ErrorCode[] = ['KEELSON_STATE_MACHINE_FAILED', 'KEELSON_STORAGE_FULL'];
+
+/** Resolves with the error that ends the process; the node itself has logged it. */
 function watch(raft: Raft, logger: PinoLogger): Promise<{ readonly error: KeelsonError }> {
   raft.on('membership', ({ voters, learners }) => {
     logger.info({ event: 'membership.changed', voters, learners }, 'the membership changed');
   });
   return new Promise((resolve) => {
     raft.on('error', (error) => {
-      if (error.code !== 'KEELSON_STATE_MACHINE_FAILED') resolve({ error });
+      if (!STAYS_UP.includes(error.code)) resolve({ error });
     });
   });
 }

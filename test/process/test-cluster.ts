@@ -16,6 +16,8 @@ export interface TestNodeOptions {
   readonly httpPort: number;
   readonly initialCluster: string;
   readonly variables: Readonly<Record<string, string>>;
+  /** Command that runs the one that follows it; none by default. */
+  readonly launcher?: readonly string[];
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: fields differ from event to event
@@ -49,10 +51,12 @@ export class TestNode {
 
   start(): void {
     const { nodeId, dataDir, raftPort, httpPort, initialCluster, variables } = this.options;
+    const { launcher = [] } = this.options;
     const args = ['serve', '--node-id', String(nodeId), '--data-dir', dataDir];
     args.push('--listen', `127.0.0.1:${raftPort}`, '--http', `127.0.0.1:${httpPort}`);
     args.push('--initial-cluster', initialCluster);
-    const child = spawn(process.execPath, [MAIN, ...args], {
+    const [program = '', ...rest] = [...launcher, process.execPath, MAIN, ...args];
+    const child = spawn(program, rest, {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: cliEnvironment(variables),
     });
