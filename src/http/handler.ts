@@ -85,6 +85,7 @@ class HttpService {
   }
 
   private async answer(request: IncomingMessage, response: ServerResponse): Promise<Answer> {
+    checkHead(request);
     const target = parseRequestTarget(request.url ?? '');
     const found = route(request.method ?? '', target);
     switch (found.name) {
@@ -141,6 +142,18 @@ class HttpService {
   private logUnexpected(request: IncomingMessage, error: unknown): void {
     const fields = { event: 'http.failed', method: request.method, path: request.url, err: error };
     this.logger.error(fields, 'a request failed unexpectedly');
+  }
+}
+
+/** What `node:http` would refuse by itself, in its own words, unless the server leaves it to us. */
+function checkHead({ headers, httpVersion }: IncomingMessage): void {
+  if (httpVersion === '1.1' && headers.host === undefined) {
+    throw new HttpFailure(400, 'KEELSON_MALFORMED_REQUEST', 'the header Host is missing');
+  }
+  const { expect } = headers;
+  if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
+    const message = `nothing here meets the expectation "${expect.slice(0, 100)}"`;
+    throw new HttpFailure(417, 'KEELSON_MALFORMED_REQUEST', message);
   }
 }
 

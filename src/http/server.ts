@@ -6,10 +6,16 @@
  *     idle connections are kept for 65,000: longer than the 60,000 that load balancers assume
  *     headers up to 16 KiB (else 431), at most 10,000 connections
  */
-import { createServer, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { HttpFailure } from './errors.js';
-import { createHttpHandler, type HttpOptions } from './handler.js';
+import { createHttpHandler, type HttpHandler, type HttpOptions } from './handler.js';
 import type { KeyValueRaft } from './key-value-routes.js';
 import { answerHeaders, failureAnswer, reply } from './reply.js';
 
@@ -27,23 +33,29 @@ export class HttpServer {
   constructor(raft: KeyValueRaft, options: HttpOptions = {}) {
     this.raft = raft;
     const handler = createHttpHandler(raft, options);
+    const serve: HttpHandler = (request, response) => {
+      this.unanswered.add(response);
+      response.once('close', () => this.answered(response));
+      if (!this.server.listening) response.shouldKeepAlive = false;
+      handler(request, response);
+    };
     this.server = createServer(
       {
         headersTimeout: 10_000,
         requestTimeout: 60_000,
         keepAliveTimeout: 65_000,
         maxHeaderSize: 16 * 1024,
+        requireHostHeader: false,
       },
-      (request, response) => {
-        this.unanswered.add(response);
-        response.once('close', () => this.answered(response));
-        if (!this.server.listening) response.shouldKeepAlive = false;
-        handler(request, response);
-      },
+      serve,
     );
     this.server.maxConnections = 10_000;
+    this.server.on('checkExpectation', serve);
+    this.server.on('connect', (_request: IncomingMessage, socket: Socket) =>
+      this.refuseConnect(socket),
+    );
     this.server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) =>
-      this.refuse(error, socket),
+      this.refuseUnread(error, socket),
     );
   }
 
@@ -79,17 +91,27 @@ export class HttpServer {
   }
 
   /** What the HTTP parser refuses never reaches the handler; it gets the same kind of answer. */
-  private refuse(error: NodeJS.ErrnoException, socket: Socket): void {
+  private refuseUnread(error: NodeJS.ErrnoException, socket: Socket): void {
     if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy();
       return;
     }
     const status = PARSER_STATUS[error.code ?? ''] ?? 400;
-    const failure = new HttpFailure(
-      status,
-      'KEELSON_MALFORMED_REQUEST',
-      `not a request this server understands (${error.code ?? 'unknown'})`,
-    );
+    const message = `not a request this server understands (${error.code ?? 'unknown'})`;
+    this.refuse(socket, new HttpFailure(status, 'KEELSON_MALFORMED_REQUEST', message));
+  }
+
+  /** `node:http` hands over the bare connection of a CONNECT, and would close it without a word. */
+  private refuseConnect(socket: Socket): void {
+    socket.on('error', () => socket.destroy());
+    socket.once('finish', () => socket.destroy());
+    const headers = { allow: 'PUT, GET, HEAD, DELETE' };
+    const message = 'CONNECT is not allowed: this server is no proxy';
+    this.refuse(socket, new HttpFailure(405, 'KEELSON_METHOD_NOT_ALLOWED', message, { headers }));
+  }
+
+  /** Answers on a connection that no response object stands for. */
+  private refuse(socket: Socket, failure: HttpFailure): void {
     const answer = failureAnswer(failure);
     const begun = [...this.unanswered].find((response) => response.socket === socket);
     if (begun !== undefined) {
@@ -101,6 +123,7 @@ export class HttpServer {
       else reply(begun, answer, this.raft.status());
       return;
     }
+    const { status } = failure;
     const headers = { ...answerHeaders(answer, this.raft.status()), connection: 'close' };
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
     const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n`;

@@ -176,6 +176,12 @@ describe('what cannot be read exactly', () => {
 
   it.each([
     ['GARBAGE\r\n\r\n', 400],
+    ['GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n', 400],
+    [
+      'PUT /v1/kv/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: tea\r\ncontent-length: 1\r\n\r\nx',
+      417,
+    ],
+    ['CONNECT example.org:443 HTTP/1.1\r\nhost: example.org:443\r\n\r\n', 405],
     ['GET / HTTP/9.9\r\n\r\n', 400],
     ['PUT /v1/kv/a HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n', 400],
     ['PUT /v1/kv/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n', 400],
@@ -184,7 +190,26 @@ describe('what cannot be read exactly', () => {
     const answer = await harness.raw(bytes);
     expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
     expect(answer).toMatch(/keelson-leader: 1\r\nkeelson-term: 7\r\nkeelson-index: 40\r\n/);
-    expect(answer).toMatch(/\{"error":\{"code":"KEELSON_MALFORMED_REQUEST"/);
+    const { error } = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')));
+    expect(error).toMatchObject({
+      code: status === 405 ? 'KEELSON_METHOD_NOT_ALLOWED' : 'KEELSON_MALFORMED_REQUEST',
+      outcome: 'rejected',
+    });
     expect(harness.raft.writes).toEqual([]);
   });
+
+  it.each(['GARBAGE', 'CONNECT x:1 HTTP/1.1\r\nhost: x'])(
+    'not even HTTP: %j behind a write under way is not answered in place of it',
+    async (bytes) => {
+      let open = (): void => {};
+      harness.raft.gate = new Promise((resolve) => {
+        open = resolve;
+      });
+      const write = 'PUT /v1/kv/a HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx';
+      const answer = await harness.raw(`${write}${bytes}\r\n\r\n`).catch(String);
+      expect(answer).not.toContain('HTTP/1.1');
+      expect(harness.raft.calls.length).toBe(1);
+      open();
+    },
+  );
 });
