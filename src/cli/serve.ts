@@ -75,7 +75,8 @@ async function run(
     logger,
   });
   const fatal = watch(raft, logger);
-  const http = new HttpServer(raft, { logger, maxBodyBytes: config.limits.maxEntryBytes });
+  const { maxEntryBytes: maxBodyBytes } = config.limits;
+  const http = new HttpServer(raft, { ...config.http, maxBodyBytes, logger });
   let reason: { readonly signal: string } | { readonly error: KeelsonError };
   try {
     const address = await http.listen(options.http);

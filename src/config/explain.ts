@@ -16,9 +16,12 @@ export interface MemoryExplanation {
   readonly totalBytes: number;
 }
 
+/** What a connection may hold of control messages before it drops them. */
+const CONTROL_QUEUE_BYTES = 1024 * 1024;
+
 /** `peers`: other nodes of the cluster; 2 in a cluster of three. */
 export function explainMemory(config: Config, peers = 2): MemoryExplanation {
-  const { storage, network, raft, limits, stateMachine } = config;
+  const { storage, network, raft, limits, stateMachine, http } = config;
   const items: MemoryItem[] = [
     {
       name: 'log ring and cache',
@@ -42,6 +45,16 @@ export function explainMemory(config: Config, peers = 2): MemoryExplanation {
       formula: `network.maxQueuedBytes × ${peers} peers`,
     },
     {
+      name: 'control queues',
+      bytes: CONTROL_QUEUE_BYTES * peers,
+      formula: `1 MiB × ${peers} peers`,
+    },
+    {
+      name: 'answers to requests of peers',
+      bytes: (network.maxQueuedBytes + network.maxFrameBytes) * peers,
+      formula: `(network.maxQueuedBytes + network.maxFrameBytes) × ${peers} peers`,
+    },
+    {
       name: 'receive buffers',
       bytes: network.maxFrameBytes * 2 * peers,
       formula: `network.maxFrameBytes × 2 connections × ${peers} peers`,
@@ -51,6 +64,21 @@ export function explainMemory(config: Config, peers = 2): MemoryExplanation {
       name: 'entries copied for the state machine',
       bytes: stateMachine.maxApplyBytes * stateMachine.maxQueuedApplies,
       formula: 'stateMachine.maxApplyBytes × stateMachine.maxQueuedApplies',
+    },
+    {
+      name: 'HTTP: requests that arrive',
+      bytes: http.maxConnections * http.maxHeaderBytes,
+      formula: 'http.maxConnections × http.maxHeaderBytes',
+    },
+    {
+      name: 'HTTP: bodies',
+      bytes: http.maxBufferedBodyBytes,
+      formula: 'http.maxBufferedBodyBytes',
+    },
+    {
+      name: 'HTTP: answers',
+      bytes: http.maxBufferedAnswerBytes,
+      formula: 'http.maxBufferedAnswerBytes',
     },
   ];
   return { items, totalBytes: items.reduce((sum, { bytes }) => sum + bytes, 0) };

@@ -5,7 +5,7 @@
 import { KeelsonError } from '../base/errors.js';
 import { ruleViolations } from './rules.js';
 import { parseFields, type Violation } from './schema.js';
-import type { Config, ConfigInput } from './types.js';
+import type { Config, ConfigInput, HttpConfig } from './types.js';
 
 /**
  * Defaults for what is not given; the result is frozen.
@@ -24,6 +24,16 @@ export function checkedConfig(input: unknown, earlier: readonly Violation[]): Co
   if (all.length > 0) throw invalidConfig(all);
   for (const section of Object.values(config)) Object.freeze(section);
   return Object.freeze(config);
+}
+
+/**
+ * The section `http` alone, for a server in a program that has no configuration of a node at hand.
+ * @throws KeelsonError INVALID_CONFIG
+ */
+export function resolveHttpConfig(input: ConfigInput['http']): HttpConfig {
+  const { config, violations } = parseFields({ http: input });
+  if (violations.length > 0) throw invalidConfig(violations);
+  return Object.freeze(config.http);
 }
 
 function invalidConfig(violations: readonly Violation[]): KeelsonError {

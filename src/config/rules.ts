@@ -51,6 +51,10 @@ const rules: readonly Rule[] = [
   atMost('network.maxFrameBytes', 'network.maxQueuedBytes'),
   atMost('limits.maxEntryBytes', 'limits.maxPendingBytes'),
   atMost('network.reconnectMinMs', 'network.reconnectMaxMs'),
+  atMost('limits.maxEntryBytes', 'http.maxBufferedBodyBytes'),
+  // A key may be percent-encoded, three bytes for one, and there are other headers.
+  quarter('http.maxKeyBytes', 'http.maxHeaderBytes'),
+  atMost('http.headersTimeoutMs', 'http.requestTimeoutMs'),
   {
     fields: ['storage.ringBytes', 'storage.maxIndexBytes', 'storage.segmentBytes', 'storage.lanes'],
     holds: ({ storage }) => sharedMemoryBytes(storage) <= MAX_SHARED_BYTES,

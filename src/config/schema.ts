@@ -247,6 +247,54 @@ const sections = {
       'Time for a worker to load its file and the module of the state machine.',
     ),
   },
+  http: {
+    maxKeyBytes: integer('bytes', [1024, 1, 4096], 'Longest key, in UTF-8.'),
+    maxConcurrentRequests: integer(
+      'count',
+      [4096, 1, 1_048_576],
+      'Requests for keys that are served at a time; more are refused as overloaded.',
+    ),
+    maxBufferedBodyBytes: integer(
+      'bytes',
+      [64 * MIB, 1, 4 * GIB],
+      'Bodies of requests that are held at a time; more are refused as overloaded.',
+    ),
+    maxBufferedAnswerBytes: integer(
+      'bytes',
+      [64 * MIB, 1, 4 * GIB],
+      'Values and pages that wait for clients to take them; further reads are refused as overloaded.',
+    ),
+    maxConnections: integer(
+      'count',
+      [8192, 1, 1_048_576],
+      'Connections that may be open at a time; more are closed as they come.',
+    ),
+    maxHeaderBytes: integer(
+      'bytes',
+      [16 * KIB, 4 * KIB, MIB],
+      'Request line and headers of one request together.',
+    ),
+    headersTimeoutMs: integer(
+      'ms',
+      [10_000, 1000, 3_600_000],
+      'Time for the headers of a request to arrive.',
+    ),
+    requestTimeoutMs: integer(
+      'ms',
+      [60_000, 1000, 3_600_000],
+      'Time for a whole request to arrive.',
+    ),
+    keepAliveTimeoutMs: integer(
+      'ms',
+      [65_000, 1, 3_600_000],
+      'How long an idle connection is kept; longer than the 60 s that load balancers assume.',
+    ),
+    readyLagEntries: integer(
+      'count',
+      [10_000, 0, 1_000_000_000],
+      'Committed entries that a node may not have applied yet and still be ready.',
+    ),
+  },
 };
 
 const schema = z.strictObject(

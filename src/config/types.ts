@@ -9,6 +9,7 @@ export interface Config {
   readonly network: NetworkConfig;
   readonly limits: LimitsConfig;
   readonly stateMachine: StateMachineConfig;
+  readonly http: HttpConfig;
 }
 
 export interface RaftConfig {
@@ -61,6 +62,19 @@ export interface StateMachineConfig {
   readonly applySliceMs: number;
   readonly maxQueuedApplies: number;
   readonly workerStartTimeoutMs: number;
+}
+
+export interface HttpConfig {
+  readonly maxKeyBytes: number;
+  readonly maxConcurrentRequests: number;
+  readonly maxBufferedBodyBytes: number;
+  readonly maxBufferedAnswerBytes: number;
+  readonly maxConnections: number;
+  readonly maxHeaderBytes: number;
+  readonly headersTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+  readonly keepAliveTimeoutMs: number;
+  readonly readyLagEntries: number;
 }
 
 /** What a user gives: any part of it; the rest takes its default. */

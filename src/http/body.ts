@@ -1,35 +1,11 @@
 /**
  * Reads a request body into one buffer. Bounded twice: each body by `maxBodyBytes`, and the bodies
- * of all requests together by a budget, because many allowed bodies at once are too much as well.
+ * of all requests together by a budget.
  */
 import type { IncomingMessage } from 'node:http';
 import { KeelsonError } from '../base/errors.js';
-import { HttpFailure, RETRY_AFTER } from './errors.js';
-
-export class BodyBudget {
-  private heldBytes = 0;
-  private readonly maxBytes: number;
-
-  constructor(maxBytes: number) {
-    this.maxBytes = maxBytes;
-  }
-
-  take(bytes: number): void {
-    if (this.heldBytes + bytes > this.maxBytes) {
-      throw new HttpFailure(
-        429,
-        'KEELSON_OVERLOADED',
-        `request bodies in flight would exceed ${this.maxBytes} bytes`,
-        { headers: RETRY_AFTER },
-      );
-    }
-    this.heldBytes += bytes;
-  }
-
-  giveBack(bytes: number): void {
-    this.heldBytes -= bytes;
-  }
-}
+import type { ByteBudget } from './byte-budget.js';
+import { HttpFailure } from './errors.js';
 
 /** What was read, and how much of the budget it holds until `release` is called. */
 export interface Body {
@@ -40,7 +16,7 @@ export interface Body {
 export async function readBody(
   request: IncomingMessage,
   maxBodyBytes: number,
-  budget: BodyBudget,
+  budget: ByteBudget,
 ): Promise<Body> {
   const declaredBytes = Number(request.headers['content-length'] ?? 0);
   if (declaredBytes > maxBodyBytes) throw tooLarge(maxBodyBytes);

@@ -5,7 +5,10 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Logger, silentLogger } from '../base/logger.js';
-import { BodyBudget, discardRest, readBody } from './body.js';
+import { resolveHttpConfig } from '../config/resolve.js';
+import type { HttpConfig } from '../config/types.js';
+import { discardRest, readBody } from './body.js';
+import { ByteBudget } from './byte-budget.js';
 import { HttpFailure, RETRY_AFTER, toHttpFailure } from './errors.js';
 import { livez, readyz, statusRoute } from './health-routes.js';
 import {
@@ -21,26 +24,25 @@ import { type Answer, failureAnswer, reply } from './reply.js';
 import { onlyParameters, parseRequestTarget, type RequestTarget } from './request-target.js';
 import { type KeyValueRoute, route } from './router.js';
 
-export interface HttpOptions {
+/**
+ * Limits are those of the section `http` of the configuration, with the same defaults. What concerns
+ * connections and the time of a request holds for `HttpServer`; a server of your own has its own.
+ */
+export interface HttpOptions extends Partial<HttpConfig> {
   /** Largest value that PUT takes, bytes; a larger one is answered 413. Default 1 MiB. */
   readonly maxBodyBytes?: number;
-  /** All bodies held at one time, bytes; beyond it 429. Default 64 MiB. */
-  readonly maxBufferedBodyBytes?: number;
-  /** Longest key, bytes of UTF-8. Default 1,024. */
-  readonly maxKeyBytes?: number;
-  /** Key-value requests served at one time; beyond it 429. Default 4,096. */
-  readonly maxConcurrentRequests?: number;
   /** Time for one read or write, ms. Default: `limits.callTimeoutMs` of the node. */
   readonly callTimeoutMs?: number;
-  /** /readyz fails when this node has applied fewer than all but so many committed entries. Default 10,000. */
-  readonly readyLagEntries?: number;
   /** Gets `http.failed` for every unexpected error. Silent by default. */
   readonly logger?: Logger;
 }
 
 export type HttpHandler = (request: IncomingMessage, response: ServerResponse) => void;
 
-/** Serves a node that runs the key-value machine. Paths and answers: docs/http-api.md. */
+/**
+ * Serves a node that runs the key-value machine. Paths and answers: docs/http-api.md.
+ * @throws KeelsonError INVALID_CONFIG
+ */
 export function createHttpHandler(raft: KeyValueRaft, options: HttpOptions = {}): HttpHandler {
   const service = new HttpService(raft, options);
   return (request, response) => {
@@ -48,26 +50,31 @@ export function createHttpHandler(raft: KeyValueRaft, options: HttpOptions = {})
   };
 }
 
+/** The limits among the options, and the defaults of those that are not given. */
+export function limitsOf(options: HttpOptions): HttpConfig {
+  const { maxBodyBytes, callTimeoutMs, logger, ...limits } = options;
+  return resolveHttpConfig(limits);
+}
+
 class HttpService {
   private readonly raft: KeyValueRaft;
+  private readonly limits: HttpConfig;
   private readonly maxBodyBytes: number;
-  private readonly maxKeyBytes: number;
-  private readonly maxConcurrentRequests: number;
   private readonly callTimeoutMs: number | undefined;
-  private readonly readyLagEntries: number;
-  private readonly bodyBudget: BodyBudget;
+  private readonly bodies: ByteBudget;
+  private readonly answers: ByteBudget;
   private readonly logger: Logger;
   private concurrentRequests = 0;
 
   constructor(raft: KeyValueRaft, options: HttpOptions) {
+    const { maxBodyBytes, callTimeoutMs, logger } = options;
     this.raft = raft;
-    this.maxBodyBytes = options.maxBodyBytes ?? 1024 * 1024;
-    this.maxKeyBytes = options.maxKeyBytes ?? 1_024;
-    this.maxConcurrentRequests = options.maxConcurrentRequests ?? 4_096;
-    this.callTimeoutMs = options.callTimeoutMs;
-    this.readyLagEntries = options.readyLagEntries ?? 10_000;
-    this.bodyBudget = new BodyBudget(options.maxBufferedBodyBytes ?? 64 * 1024 * 1024);
-    this.logger = options.logger ?? silentLogger;
+    this.limits = limitsOf(options);
+    this.maxBodyBytes = maxBodyBytes ?? 1024 * 1024;
+    this.callTimeoutMs = callTimeoutMs;
+    this.bodies = new ByteBudget('request bodies in flight', this.limits.maxBufferedBodyBytes);
+    this.answers = new ByteBudget('answers in flight', this.limits.maxBufferedAnswerBytes);
+    this.logger = logger ?? silentLogger;
   }
 
   async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -94,7 +101,7 @@ class HttpService {
       case 'readyz': {
         onlyParameters(target.parameters, ['verbose']);
         const verbose = target.parameters.has('verbose');
-        return readyz(this.raft.status(), verbose, this.readyLagEntries);
+        return readyz(this.raft.status(), verbose, this.limits.readyLagEntries);
       }
       case 'status':
         onlyParameters(target.parameters, []);
@@ -110,25 +117,26 @@ class HttpService {
     request: IncomingMessage,
     response: ServerResponse,
   ): Promise<Answer> {
-    if (this.concurrentRequests >= this.maxConcurrentRequests) {
-      throw new HttpFailure(
-        429,
-        'KEELSON_OVERLOADED',
-        `${this.maxConcurrentRequests} requests are being served already`,
-        { headers: RETRY_AFTER },
-      );
+    const { maxConcurrentRequests, maxKeyBytes } = this.limits;
+    if (this.concurrentRequests >= maxConcurrentRequests) {
+      const message = `${maxConcurrentRequests} requests are being served already`;
+      throw new HttpFailure(429, 'KEELSON_OVERLOADED', message, { headers: RETRY_AFTER });
     }
     this.concurrentRequests += 1;
     try {
       const signal = disconnectSignal(response);
       const call =
         this.callTimeoutMs === undefined ? { signal } : { signal, timeoutMs: this.callTimeoutMs };
-      if (found.name === 'range') return await range(this.raft, target, call);
-      checkKey(found.key, this.maxKeyBytes);
-      if (found.name === 'get') return await get(this.raft, found.key, target, call);
+      if (found.name === 'range') {
+        return this.held(await range(this.raft, target, call), response);
+      }
+      checkKey(found.key, maxKeyBytes);
+      if (found.name === 'get') {
+        return this.held(await get(this.raft, found.key, target, call), response);
+      }
       const condition = writeCondition(target);
       if (found.name === 'delete') return await remove(this.raft, found.key, condition, call);
-      const body = await readBody(request, this.maxBodyBytes, this.bodyBudget);
+      const body = await readBody(request, this.maxBodyBytes, this.bodies);
       try {
         return await put(this.raft, found.key, body.bytes, condition, call);
       } finally {
@@ -137,6 +145,15 @@ class HttpService {
     } finally {
       this.concurrentRequests -= 1;
     }
+  }
+
+  /** Counts what was read until the client has taken it, however slowly, or has gone. */
+  private held(answer: Answer, response: ServerResponse): Answer {
+    if (response.destroyed) return answer;
+    const bytes = Buffer.byteLength(answer.body);
+    this.answers.take(bytes);
+    response.once('close', () => this.answers.giveBack(bytes));
+    return answer;
   }
 
   private logUnexpected(request: IncomingMessage, error: unknown): void {

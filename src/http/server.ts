@@ -1,10 +1,6 @@
 /**
  * A `node:http` server around the handler, with limits on everything a client can hold open, and a
- * close that lets answers in flight finish. Times in ms.
- *
- *     headers complete within 10,000, the whole request within 60,000 (else 408)
- *     idle connections are kept for 65,000: longer than the 60,000 that load balancers assume
- *     headers up to 16 KiB (else 431), at most 10,000 connections
+ * close that lets answers in flight finish.
  */
 import {
   createServer,
@@ -15,7 +11,7 @@ import {
 } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { HttpFailure } from './errors.js';
-import { createHttpHandler, type HttpHandler, type HttpOptions } from './handler.js';
+import { createHttpHandler, type HttpHandler, type HttpOptions, limitsOf } from './handler.js';
 import type { KeyValueRaft } from './key-value-routes.js';
 import { answerHeaders, failureAnswer, reply } from './reply.js';
 
@@ -32,6 +28,7 @@ export class HttpServer {
 
   constructor(raft: KeyValueRaft, options: HttpOptions = {}) {
     this.raft = raft;
+    const limits = limitsOf(options);
     const handler = createHttpHandler(raft, options);
     const serve: HttpHandler = (request, response) => {
       this.unanswered.add(response);
@@ -41,15 +38,16 @@ export class HttpServer {
     };
     this.server = createServer(
       {
-        headersTimeout: 10_000,
-        requestTimeout: 60_000,
-        keepAliveTimeout: 65_000,
-        maxHeaderSize: 16 * 1024,
+        headersTimeout: limits.headersTimeoutMs,
+        requestTimeout: limits.requestTimeoutMs,
+        connectionsCheckingInterval: Math.min(limits.headersTimeoutMs, MAX_CHECKING_INTERVAL_MS),
+        keepAliveTimeout: limits.keepAliveTimeoutMs,
+        maxHeaderSize: limits.maxHeaderBytes,
         requireHostHeader: false,
       },
       serve,
     );
-    this.server.maxConnections = 10_000;
+    this.server.maxConnections = limits.maxConnections;
     this.server.on('checkExpectation', serve);
     this.server.on('connect', (_request: IncomingMessage, socket: Socket) =>
       this.refuseConnect(socket),
@@ -130,6 +128,9 @@ export class HttpServer {
     socket.end(head + failure.body());
   }
 }
+
+/** A request that is too slow is found out at most this much later. */
+const MAX_CHECKING_INTERVAL_MS = 10_000;
 
 const PARSER_STATUS: Readonly<Record<string, number>> = {
   HPE_HEADER_OVERFLOW: 431,

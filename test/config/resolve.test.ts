@@ -104,6 +104,9 @@ describe('resolveConfig', () => {
     ['network.maxFrameBytes', { network: { maxQueuedBytes: 8 * 1024 * 1024 - 1 } }],
     ['limits.maxEntryBytes', { limits: { maxPendingBytes: 1024 * 1024 - 1 } }],
     ['network.reconnectMinMs', { network: { reconnectMinMs: 2001 } }],
+    ['limits.maxEntryBytes', { http: { maxBufferedBodyBytes: 1024 * 1024 - 1 } }],
+    ['http.maxKeyBytes', { http: { maxHeaderBytes: 4096, maxKeyBytes: 1025 } }],
+    ['http.headersTimeoutMs', { http: { requestTimeoutMs: 9_999 } }],
   ])('fields must fit one another: %s in %j', (field, input) => {
     expect(fieldsOf(input)).toContain(field);
   });

@@ -5,7 +5,7 @@ import { TestCluster, TestNode } from './test-cluster.js';
 
 let cluster: TestCluster;
 beforeAll(async () => {
-  cluster = await TestCluster.open();
+  cluster = await TestCluster.open({ KEELSON_HTTP_MAX_KEY_BYTES: '100' });
 });
 afterAll(() => cluster.close());
 
@@ -17,6 +17,11 @@ describe('keelson serve', () => {
       expect(node.logged('server.started')).toMatchObject([{ level: 'info', ...started }]);
       await vi.waitFor(() => expect(node.logged('leader.changed')).not.toEqual([]));
     }
+  });
+
+  it('takes the limits of its HTTP server from the configuration', async () => {
+    expect((await cluster.put(1, 'k'.repeat(100), 'x')).status).toBe(200);
+    expect((await cluster.put(1, 'k'.repeat(101), 'x')).status).toBe(400);
   });
 
   it.each(['SIGTERM', 'SIGINT'] as const)(
