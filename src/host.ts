@@ -229,7 +229,11 @@ export class Host {
     }
     this.network.setPeers(peers);
     const { learners } = membership;
-    this.observers.emit('membership', { voters: votersOf(membership), learners });
+    const voters = votersOf(membership);
+    if (voters.length > 0) {
+      this.logger.info({ event: 'membership.changed', voters, learners }, 'who is a member');
+    }
+    this.observers.emit('membership', { voters, learners });
     this.observers.changed();
   }
 

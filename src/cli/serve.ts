@@ -1,14 +1,6 @@
 /**
- * `keelson serve`: one node of a cluster with the key-value machine, from start to exit code.
- *
- * Events in the log that programs may rely on, beside those of the node itself:
- *
- *     server.started     node, raft and HTTP addresses
- *     server.exposed     HTTP is bound to more than loopback
- *     server.failed      the node cannot go on; exit code 1
- *     server.stopping    a signal arrived
- *     server.stopped     everything is closed; exit code 0
- *     membership.changed voters and learners
+ * `keelson serve`: one node of a cluster with the key-value machine, from start to exit code. Programs
+ * may rely on the names of events in its log: docs/command-line.md lists them.
  */
 import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -74,7 +66,7 @@ async function run(
     config,
     logger,
   });
-  const fatal = watch(raft, logger);
+  const fatal = watch(raft);
   const { maxEntryBytes: maxBodyBytes } = config.limits;
   const http = new HttpServer(raft, { ...config.http, maxBodyBytes, logger });
   let reason: { readonly signal: string } | { readonly error: KeelsonError };
@@ -82,7 +74,7 @@ async function run(
     const address = await http.listen(options.http);
     warnWhenExposed(options.http.host, logger);
     logger.info(
-      { event: 'server.started', nodeId, raft: raft.address, http: address, version: VERSION },
+      { event: 'server.started', raft: raft.address, http: address, version: VERSION },
       `node ${nodeId} serves http://${address}`,
     );
     reason = await Promise.race([stop.then((signal) => ({ signal })), fatal]);
@@ -123,10 +115,7 @@ async function close(raft: Raft, http: HttpServer, timeoutMs: number): Promise<v
 const STAYS_UP: readonly ErrorCode[] = ['KEELSON_STATE_MACHINE_FAILED', 'KEELSON_STORAGE_FULL'];
 
 /** Resolves with the error that ends the process; the node itself has logged it. */
-function watch(raft: Raft, logger: PinoLogger): Promise<{ readonly error: KeelsonError }> {
-  raft.on('membership', ({ voters, learners }) => {
-    logger.info({ event: 'membership.changed', voters, learners }, 'the membership changed');
-  });
+function watch(raft: Raft): Promise<{ readonly error: KeelsonError }> {
   return new Promise((resolve) => {
     raft.on('error', (error) => {
       if (!STAYS_UP.includes(error.code)) resolve({ error });

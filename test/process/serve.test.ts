@@ -15,6 +15,9 @@ describe('keelson serve', () => {
       const { nodeId, raftPort, httpPort } = node.options;
       const started = { nodeId, raft: `127.0.0.1:${raftPort}`, http: `127.0.0.1:${httpPort}` };
       expect(node.logged('server.started')).toMatchObject([{ level: 'info', ...started }]);
+      expect(node.logged('membership.changed')).toMatchObject([
+        { voters: [1, 2, 3], learners: [] },
+      ]);
       await vi.waitFor(() => expect(node.logged('leader.changed')).not.toEqual([]));
     }
   });
