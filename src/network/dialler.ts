@@ -214,16 +214,18 @@ export class Dialler implements ConnectionOwner {
     const delayMs = longest * (1 - scheduler.random() / 2);
     this.failures = Math.min(this.failures + 1, 30);
     this.state = 'pausing';
-    logger.debug(
-      {
-        event: 'peer.unreachable',
-        peer: this.peerId,
-        channel: this.channel,
-        delayMs,
-        err: failure,
-      },
-      `no ${this.channel} connection to ${this.subject}, dialling again`,
-    );
+    const reason = failure?.message ?? 'closed by the peer';
+    const fields = {
+      event: 'peer.unreachable',
+      peer: this.peerId,
+      channel: this.channel,
+      delayMs,
+      reason,
+    };
+    const message = `no ${this.channel} connection to ${this.subject}, dialling again: ${reason}`;
+    // Once for each time that the peer is away, and not for a connection that is back at once.
+    if (this.channel === 'control' && this.failures === 2) logger.warn(fields, message);
+    else logger.debug(fields, message);
     this.timer = scheduler.setTimer(delayMs, () => {
       this.cancelTimer();
       this.dial();

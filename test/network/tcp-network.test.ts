@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { FRAME_HEADER_BYTES } from '../../dist/network/frame.js';
 import { describeNetwork } from './support/describe-network.js';
 import {
   appendRequest,
@@ -77,6 +78,32 @@ describe('tcp network', () => {
     await expect(starting).rejects.toMatchObject({ code: 'KEELSON_CLOSED', outcome: 'rejected' });
     await closed;
     expect(await isFree(listen)).toBe(true);
+  });
+
+  it('warns once for each time that a peer cannot be reached, however often it dials', async () => {
+    const one = tcpNode(1);
+    const two = tcpNode(2);
+    cleanUp.push(() => one.network.close());
+    const first = new Recorder();
+    await one.network.start(first);
+    const address = await two.network.start(new Recorder());
+    const attempts = () => one.logger.named('peer.unreachable');
+    const warnings = () => attempts().filter(({ level }) => level === 'warn');
+    one.network.setPeers(new Map([[2, address]]));
+    await until(() => first.isConnected(2), 'connected');
+    expect(attempts()).toEqual([]);
+    await two.network.close();
+    await until(() => attempts().length > 20, 'dialled often');
+    expect(warnings()).toMatchObject([{ fields: { peer: 2 } }]);
+    expect(warnings()[0]?.message).toContain(address);
+    const again = tcpNode(2, {}, { listen: address });
+    await again.network.start(new Recorder());
+    await until(() => first.isConnected(2), 'connected again');
+    const { receivedBytes } = one.network.metrics();
+    const bothPings = receivedBytes + 2 * FRAME_HEADER_BYTES;
+    await until(() => one.network.metrics().receivedBytes >= bothPings, 'signs of life');
+    await again.network.close();
+    await until(() => warnings().length > 1, 'warned again');
   });
 
   it('lets control pass while the reader of bulk stalls, and holds the entries meanwhile', async () => {
