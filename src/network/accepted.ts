@@ -58,7 +58,8 @@ export class Accepted implements ConnectionOwner {
     return this.state === 'open';
   }
 
-  destroy(reason: Error): void {
+  /** Without a reason nothing went wrong, and nothing is logged. */
+  destroy(reason?: Error): void {
     this.connection.destroy(reason);
   }
 

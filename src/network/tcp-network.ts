@@ -235,9 +235,8 @@ export class TcpNetwork implements Network, AcceptedEvents {
   private async shutDown(): Promise<void> {
     this.ticker?.cancel();
     this.context.requests.close();
-    const reason = new Error('the network of this node was closed');
     for (const peer of [...this.peers.values()]) this.dismiss(peer);
-    for (const accepted of [...this.strangers, ...this.sessions]) accepted.destroy(reason);
+    for (const accepted of [...this.strangers, ...this.sessions]) accepted.destroy();
     await new Promise<void>((resolve) => {
       this.onSocketGone = () => {
         if (this.leaving.size + this.strangers.size + this.sessions.size === 0) resolve();

@@ -33,10 +33,12 @@ describe('keelson serve', () => {
       const { nodeId } = await cluster.follower();
       const node = cluster.node(nodeId);
       expect((await cluster.put(nodeId, 'kept', signal)).status).toBe(200);
-      const stops = node.logged('server.stopped').length;
+      const before = node.log.length;
       expect(await node.end(signal)).toBe(0);
-      expect(node.logged('server.stopping').at(-1)).toMatchObject({ signal });
-      expect(node.logged('server.stopped').length).toBe(stops + 1);
+      const closing = node.log.slice(before);
+      expect(closing.filter(({ level }) => level !== 'info')).toEqual([]);
+      expect(closing.find(({ event }) => event === 'server.stopping')).toMatchObject({ signal });
+      expect(closing.at(-1)).toMatchObject({ event: 'server.stopped' });
       node.start();
       await cluster.leader();
       await vi.waitFor(async () => expect(await cluster.get(nodeId, 'kept')).toBe(`200 ${signal}`));
