@@ -49,6 +49,8 @@ export class Host {
   private readonly releaseBelow: () => Promise<void>;
   private readonly readIndexes: ReadIndexBatcher;
   private boundAddress = '';
+  /** As it was told last. */
+  private leadership = { leader: 0, role: '', term: 0 };
   private closing: Promise<void> | undefined;
 
   private constructor(parts: HostParts, store: LogStore, machine: MachineHost, applied: number) {
@@ -217,8 +219,16 @@ export class Host {
   private leadershipChanged(): void {
     const { leader, role, term } = this.runtime.engine;
     this.forwarder.leadershipChanged();
-    this.logger.info({ event: 'leader.changed', leader, role, term }, 'leadership changed');
-    this.observers.emit('leader', { nodeId: leader === 0 ? undefined : leader, term });
+    const before = this.leadership;
+    this.leadership = { leader, role, term };
+    // A vote that was given changes none of them.
+    const sameLeader = leader === before.leader && term === before.term;
+    if (!sameLeader || role !== before.role) {
+      this.logger.info({ event: 'leader.changed', leader, role, term }, 'leadership changed');
+    }
+    if (!sameLeader) {
+      this.observers.emit('leader', { nodeId: leader === 0 ? undefined : leader, term });
+    }
     this.observers.changed();
   }
 

@@ -22,6 +22,15 @@ describe('keelson serve', () => {
     }
   });
 
+  it('logs who leads when that changes, and says nothing twice', () => {
+    for (const node of cluster.nodes) {
+      const told = node
+        .logged('leader.changed')
+        .map(({ leader, role, term }) => ({ leader, role, term }));
+      for (const [at, change] of told.slice(1).entries()) expect(change).not.toEqual(told[at]);
+    }
+  });
+
   it('takes the limits of its HTTP server from the configuration', async () => {
     expect((await cluster.put(1, 'k'.repeat(100), 'x')).status).toBe(200);
     expect((await cluster.put(1, 'k'.repeat(101), 'x')).status).toBe(400);
