@@ -1,4 +1,4 @@
-// One node of a three-node bank. Start it three times, in three shells:
+// One node of a three-node bank. After `npm run build` (`npm start` has done it), in three shells:
 //   npx tsx examples/bank/main.ts 1     (then 2, then 3)
 import { Raft } from 'keelson';
 import { Bank } from './bank.js';
