@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { page, section } from '../docs/support/pages.js';
 import { TestCluster, TestNode } from './test-cluster.js';
 
 let cluster: TestCluster;
@@ -29,6 +30,15 @@ describe('keelson serve', () => {
         .map(({ leader, role, term }) => ({ leader, role, term }));
       for (const [at, change] of told.slice(1).entries()) expect(change).not.toEqual(told[at]);
     }
+  });
+
+  it('tells in its status what the page on the HTTP API lists', async () => {
+    const [listed = ''] = section(page('docs/http-api.md'), 'Status and probes').split(
+      '\n\n`GET /readyz`',
+    );
+    const names = [...listed.matchAll(/`(\w+)`/g)].map(([, name]) => name);
+    const fields = Object.keys(await cluster.status(1));
+    expect(fields.filter((field) => !names.includes(field))).toEqual([]);
   });
 
   it('takes the limits of its HTTP server from the configuration', async () => {
