@@ -107,7 +107,11 @@ const sections = {
     ),
   },
   storage: {
-    segmentBytes: integer('bytes', [64 * MIB, MIB, GIB], 'Size of one file of the log.'),
+    segmentBytes: integer(
+      'bytes',
+      [64 * MIB, MIB, GIB],
+      'Size of one file of the log, fixed when the directory is made. Each start of a node begins a new one, and allocates it whole.',
+    ),
     ringBytes: integer(
       'bytes',
       [64 * MIB, MIB, 2 * GIB],
