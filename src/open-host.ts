@@ -87,7 +87,11 @@ function openLocked(
     logger,
     openStore: async (events) => {
       const store = await WalLogStore.open(
-        { directory: dataDir, ...config.storage },
+        {
+          directory: dataDir,
+          ...config.storage,
+          closeTimeoutMs: config.limits.shutdownTimeoutMs / 2,
+        },
         { scheduler, heap, events, decodeMembership, logger },
       );
       try {

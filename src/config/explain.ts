@@ -16,6 +16,8 @@ export interface MemoryExplanation {
   readonly totalBytes: number;
 }
 
+/** Control slots, zeros, scratch areas and alignment; generous. */
+const LOG_WORKING_BYTES = 4 * 1024 * 1024;
 /** What a connection may hold of control messages before it drops them. */
 const CONTROL_QUEUE_BYTES = 1024 * 1024;
 
@@ -33,6 +35,7 @@ export function explainMemory(config: Config, peers = 2): MemoryExplanation {
       bytes: Math.min(storage.ringBytes, storage.segmentBytes) / 4,
       formula: 'the smaller of storage.ringBytes and storage.segmentBytes ÷ 4',
     },
+    { name: 'working areas of the log', bytes: LOG_WORKING_BYTES, formula: 'fixed' },
     { name: 'log index', bytes: storage.maxIndexBytes, formula: 'storage.maxIndexBytes' },
     {
       name: 'entries read from segments for peers',

@@ -158,6 +158,11 @@ const sections = {
       [5000, 100, 600_000],
       'When an append has not become durable for this long, a leader stops its heartbeats and hands over.',
     ),
+    workerStartTimeoutMs: integer(
+      'ms',
+      [5000, 100, 600_000],
+      'Time for the threads of the log to load their files.',
+    ),
   },
   network: {
     maxFrameBytes: integer(

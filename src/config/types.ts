@@ -35,6 +35,7 @@ export interface StorageConfig {
   readonly directIo: 'auto' | 'off';
   readonly recovery: 'torn-tail' | 'strict';
   readonly flushStallMs: number;
+  readonly workerStartTimeoutMs: number;
 }
 
 export interface NetworkConfig {

@@ -34,9 +34,9 @@ import type { WorkerAnswer, WorkerTask } from './storage-worker.js';
 export interface PiscinaExecutorOptions {
   /** The compiled storage-worker.js. */
   readonly workerFile?: URL;
-  readonly handshakeTimeoutMs?: number;
+  readonly handshakeTimeoutMs?: number | undefined;
   /** How long `stopLane` and `close` wait for a thread that does not answer. */
-  readonly stopTimeoutMs?: number;
+  readonly stopTimeoutMs?: number | undefined;
 }
 
 export class PiscinaExecutor implements StorageExecutor {

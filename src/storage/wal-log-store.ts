@@ -53,7 +53,9 @@ export interface WalLogStoreOptions extends WalMemoryOptions {
   readonly lingerMicros: number;
   readonly recovery: RecoveryMode;
   readonly directIo: 'auto' | 'off';
-  /** How long `close` waits for a disk that does not answer; 5 s by default. */
+  /** Time for the threads to load their files; 5 s by default. */
+  readonly workerStartTimeoutMs?: number;
+  /** How long `close` waits for a disk, or for a thread, that does not answer; 5 s by default. */
   readonly closeTimeoutMs?: number;
 }
 
@@ -102,7 +104,12 @@ export class WalLogStore implements LogStore {
    * STORAGE_FULL, STORAGE_FAILED, MISSING_FILE when a worker file is not there.
    */
   static async open(options: WalLogStoreOptions, parts: WalLogStoreParts): Promise<WalLogStore> {
-    const executor = parts.executor ?? new PiscinaExecutor(parts.heap, parts.scheduler);
+    const executor =
+      parts.executor ??
+      new PiscinaExecutor(parts.heap, parts.scheduler, {
+        handshakeTimeoutMs: options.workerStartTimeoutMs,
+        stopTimeoutMs: options.closeTimeoutMs,
+      });
     const memory = reserveWalMemory(parts.heap, options);
     const store = new WalLogStore(options, parts, executor, memory);
     await executor.open();

@@ -3,6 +3,7 @@ import { explainMemory } from '../../dist/config/explain.js';
 import { resolveConfig } from '../../dist/config/resolve.js';
 import { describeConfig } from '../../dist/config/schema.js';
 import type { Config } from '../../dist/config/types.js';
+import { walMemoryBytes } from '../../dist/storage/wal-memory.js';
 
 const config = resolveConfig();
 
@@ -37,6 +38,16 @@ describe('what the bounded memory of a node adds up to', () => {
     for (const { formula } of items) {
       for (const [field] of formula.matchAll(/[a-zA-Z]+\.\w+/g)) expect(fields).toContain(field);
     }
+  });
+
+  test.each([1, 16])('covers the shared memory of the log, with %i queued batches', (batches) => {
+    const queued = resolveConfig({ storage: { maxQueuedBatches: batches } });
+    const ofLog = explainMemory(queued).items.filter(
+      ({ name, formula }) => formula.startsWith('storage.') || /log|segments$/.test(name),
+    );
+    const told = ofLog.reduce((sum, { bytes }) => sum + bytes, 0);
+    expect(walMemoryBytes(queued.storage)).toBeLessThanOrEqual(told);
+    expect(walMemoryBytes(queued.storage)).toBeGreaterThan(told - 4 * 1024 * 1024);
   });
 
   test('grows with each peer, and not for a node alone', () => {

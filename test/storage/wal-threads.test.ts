@@ -2,12 +2,16 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { SystemScheduler } from '../../dist/base/system-scheduler.js';
+import { decodeMembership } from '../../dist/runtime/membership-codec.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import {
   PiscinaExecutor,
   type PiscinaExecutorOptions,
 } from '../../dist/storage/piscina-executor.js';
-import { openLog, type TestLog, texts } from './wal-support.js';
+import { WalLogStore } from '../../dist/storage/wal-log-store.js';
+import { SharedHeap } from '../../dist/wasm/shared-heap.js';
+import { MIB, openLog, TestLog, texts } from './wal-support.js';
 
 const directories: string[] = [];
 
@@ -46,6 +50,33 @@ describe('the threads of the write-ahead log', () => {
     await expect(opening).rejects.toMatchObject({
       code: 'KEELSON_MISSING_FILE',
       message: expect.stringContaining('wal-broken-worker.mjs'),
+    });
+  });
+
+  it('a thread that takes too long to start is told, with what it was given', async () => {
+    const heap = SharedHeap.create({ maximumBytes: 64 * MIB });
+    const options = { directory: temporaryDirectory('slow'), segmentBytes: MIB, ringBytes: MIB };
+    const limits = { maxBatchBytes: MIB / 4, maxBatchEntries: 1024, maxQueuedBatches: 2 };
+    const opening = WalLogStore.open(
+      {
+        ...options,
+        ...limits,
+        lingerMicros: 0,
+        recovery: 'strict',
+        directIo: 'auto',
+        maxIndexBytes: 4 * MIB,
+        workerStartTimeoutMs: 1,
+      },
+      {
+        heap,
+        scheduler: new SystemScheduler(),
+        events: new TestLog(),
+        decodeMembership,
+      },
+    );
+    await expect(opening).rejects.toMatchObject({
+      code: 'KEELSON_MISSING_FILE',
+      message: expect.stringContaining(' 1 ms'),
     });
   });
 
