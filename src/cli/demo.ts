@@ -10,7 +10,7 @@ import { DemoCluster, DemoFailure } from './demo/cluster.js';
 import { probeDisk } from './demo/disk-probe.js';
 import { runLoad } from './demo/kill-under-load.js';
 import { readBack } from './demo/read-back.js';
-import { report } from './demo/report.js';
+import { type DemoResult, report, resultOf } from './demo/report.js';
 import { duration, Screen, whole } from './demo/screen.js';
 import { Values } from './demo/values.js';
 import { DEMO_FLAGS, type DemoOptions, readDemoOptions } from './demo-options.js';
@@ -37,8 +37,9 @@ export const demo: Command = async (args, environment) => {
   const screen = new Screen(process.stdout, environment);
   const directory = mkdtempSync(join(tmpdir(), 'keelson-demo-'));
   const scene = new Scene(directory, options.keep);
+  let ending: Ending;
   try {
-    return await play(options, screen, scene);
+    ending = await play(options, screen, scene);
   } catch (error) {
     if (!(error instanceof DemoFailure)) throw error;
     screen.line(error.message, 'Failed');
@@ -47,9 +48,17 @@ export const demo: Command = async (args, environment) => {
     scene.clear();
     if (scene.keep) screen.line(`kept ${directory}`);
   }
+  // The last line, whatever else there was to say.
+  if (options.json) process.stdout.write(`${JSON.stringify(ending.result)}\n`);
+  return ending.code;
 };
 
-async function play(options: DemoOptions, screen: Screen, scene: Scene): Promise<number> {
+interface Ending {
+  readonly code: number;
+  readonly result: DemoResult;
+}
+
+async function play(options: DemoOptions, screen: Screen, scene: Scene): Promise<Ending> {
   screen.line(
     screen.style(
       'bold',
@@ -93,8 +102,9 @@ async function play(options: DemoOptions, screen: Screen, scene: Scene): Promise
   const clean = await cluster.stop();
   screen.line(clean ? 'all three nodes closed cleanly' : 'not every node closed cleanly');
   if (found.lostKeys.length > 0) scene.keep = true;
-  report(outcome, found, options, screen);
-  return found.lostKeys.length === 0 && clean ? EXIT_DONE : EXIT_FAILED;
+  report(outcome, found, screen);
+  const code = found.lostKeys.length === 0 && clean ? EXIT_DONE : EXIT_FAILED;
+  return { code, result: resultOf(outcome, found) };
 }
 
 /** What must not stay behind, however the demo ends: processes and the directory. */

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { NodeClient } from '../../dist/cli/demo/client.js';
 import { cliEnvironment, MAIN, runCli } from '../cli/run-cli.js';
 
 let directory: string;
@@ -41,6 +42,32 @@ describe('keelson demo', () => {
     const pids = pidsIn(stdout);
     expect(pids.length).toBeGreaterThanOrEqual(4);
     expect(pids.filter(isAlive)).toEqual([]);
+  });
+
+  it('exits with 1 when a write is lost, says so in its last line, and keeps the directories', async () => {
+    const args = ['demo', '--seconds', '3', '--concurrency', '4', '--json'];
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: cliEnvironment({ TMPDIR: directory }),
+    });
+    let stdout = '';
+    child.stdout.on('data', (chunk: Buffer) => {
+      stdout += chunk.toString();
+    });
+    await vi.waitFor(() => expect(stdout).toMatch(/writes\/s/), 30_000);
+    const [, port] = /http:\/\/127\.0\.0\.1:(\d+)/.exec(stdout) ?? [];
+    const client = new NodeClient(new Map([[1, Number(port)]]), 1);
+    const page = await client.send(1, 'GET', '/v1/kv?limit=1');
+    const [{ key }] = JSON.parse(page.body.toString()).entries;
+    expect((await client.send(1, 'DELETE', `/v1/kv/${key}`)).status).toBe(200);
+    client.close();
+    const [code] = await once(child, 'close');
+    expect(code).toBe(1);
+    const lines = stdout.trimEnd().split('\n');
+    expect(JSON.parse(lines.at(-1)!)).toMatchObject({ writesLost: 1 });
+    expect(stdout).toContain(`lost: ${key}`);
+    const [kept = ''] = readdirSync(directory);
+    expect(stdout).toContain(`kept ${join(directory, kept)}`);
   });
 
   it('interrupted, it ends its nodes and removes their directories', async () => {

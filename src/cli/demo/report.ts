@@ -1,23 +1,17 @@
-/** The end of the demo: the verdict for people, and one line of JSON for programs. */
+/** The end of the demo: the verdict for people, and one line for programs. */
 import type { LoadOutcome } from './kill-under-load.js';
 import type { ReadBack } from './read-back.js';
 import { duration, type Screen, sparkline, whole } from './screen.js';
 
 const SHOWN_LOST_KEYS = 10;
 
-export function report(
-  outcome: LoadOutcome,
-  found: ReadBack,
-  options: { readonly json: boolean },
-  screen: Screen,
-): void {
+export function report(outcome: LoadOutcome, found: ReadBack, screen: Screen): void {
   const lost = found.lostKeys.length;
-  const writesPerSecond = outcome.acknowledgedCount / (outcome.elapsedMs / 1_000);
   screen.line();
   const verdict = `${whole(outcome.acknowledgedCount)} writes acknowledged, ${whole(lost)} lost`;
   screen.line(screen.style(lost === 0 ? ['bold', 'green'] : ['bold', 'red'], verdict), 'Result');
   screen.line(
-    `${whole(writesPerSecond)} writes/s over ${duration(outcome.elapsedMs)}, the outage included   ${sparkline(outcome.writesBySecond)}`,
+    `${whole(writesPerSecond(outcome))} writes/s over ${duration(outcome.elapsedMs)}, the outage included   ${sparkline(outcome.writesBySecond)}`,
   );
   screen.line(`${duration(outcome.failoverMs)} from the kill to the next acknowledged write`);
   if (outcome.unknownCount > 0) {
@@ -26,13 +20,26 @@ export function report(
     );
   }
   for (const key of found.lostKeys.slice(0, SHOWN_LOST_KEYS)) screen.line(`lost: ${key}`);
-  if (!options.json) return;
-  const result = {
+}
+
+export interface DemoResult {
+  readonly writesAcknowledged: number;
+  readonly writesLost: number;
+  readonly writesPerSecond: number;
+  readonly leaderKills: number;
+  readonly failoverMs: number;
+}
+
+export function resultOf(outcome: LoadOutcome, found: ReadBack): DemoResult {
+  return {
     writesAcknowledged: outcome.acknowledgedCount,
-    writesLost: lost,
-    writesPerSecond: Math.round(writesPerSecond),
+    writesLost: found.lostKeys.length,
+    writesPerSecond: Math.round(writesPerSecond(outcome)),
     leaderKills: outcome.leaderKills,
     failoverMs: Math.round(outcome.failoverMs),
   };
-  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
+
+function writesPerSecond({ acknowledgedCount, elapsedMs }: LoadOutcome): number {
+  return acknowledgedCount / (elapsedMs / 1_000);
 }
