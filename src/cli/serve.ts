@@ -2,13 +2,13 @@
  * `keelson serve`: one node of a cluster with the key-value machine, from start to exit code. Programs
  * may rely on the names of events in its log: docs/command-line.md lists them.
  */
-import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { destination, type Logger as PinoLogger, pino, stdTimeFunctions } from 'pino';
 import { type ErrorCode, KeelsonError } from '../base/errors.js';
 import { loadConfig } from '../config/load-config.js';
 import type { Config } from '../config/types.js';
 import { HttpServer } from '../http/index.js';
+import { isLoopback } from '../network/address.js';
 import { Raft } from '../raft.js';
 import { KeyValueMachine } from '../state-machine/key-value.js';
 import { asksForHelp, describeFlags } from './flags.js';
@@ -158,9 +158,7 @@ function openLogger(options: ServeOptions): PinoLogger {
 }
 
 function warnWhenExposed(host: string, logger: PinoLogger): void {
-  const isLoopback =
-    host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
-  if (isLoopback) return;
+  if (isLoopback(host)) return;
   logger.warn(
     { event: 'server.exposed', host },
     `HTTP on ${host} has no encryption and no login: whoever reaches it can read and write`,

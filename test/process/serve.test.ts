@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { page, section } from '../docs/support/pages.js';
 import { TestCluster, TestNode } from './test-cluster.js';
@@ -44,6 +45,29 @@ describe('keelson serve', () => {
   it('takes the limits of its HTTP server from the configuration', async () => {
     expect((await cluster.put(1, 'k'.repeat(100), 'x')).status).toBe(200);
     expect((await cluster.put(1, 'k'.repeat(101), 'x')).status).toBe(400);
+  });
+
+  it('warns when anybody can reach its HTTP', async () => {
+    const dataDir = join(cluster.directory, 'exposed');
+    const place = { nodeId: 1, dataDir, initialCluster: '1=127.0.0.1:1', variables: {} };
+    const httpHost = '0.0.0.0';
+    const node = new TestNode({ ...place, raftPort: 0, httpPort: 0, httpHost });
+    try {
+      node.start();
+      await vi.waitFor(() => expect(node.logged('server.started')).toHaveLength(1), 10_000);
+      const warning = { level: 'warn', host: httpHost };
+      expect(node.logged('server.exposed')).toMatchObject([warning]);
+      expect(await node.end('SIGTERM')).toBe(0);
+    } finally {
+      await node.end('SIGKILL');
+    }
+  });
+
+  it('warns of nothing when it is bound to loopback', () => {
+    for (const node of cluster.nodes) {
+      expect(node.logged('server.exposed')).toEqual([]);
+      expect(node.logged('network.plaintext')).toEqual([]);
+    }
   });
 
   it.each(['SIGTERM', 'SIGINT'] as const)(

@@ -14,6 +14,8 @@ export interface TestNodeOptions {
   readonly dataDir: string;
   readonly raftPort: number;
   readonly httpPort: number;
+  /** Default: 127.0.0.1. */
+  readonly httpHost?: string;
   readonly initialCluster: string;
   readonly variables: Readonly<Record<string, string>>;
   /** Command that runs the one that follows it; none by default. */
@@ -51,9 +53,9 @@ export class TestNode {
 
   start(): void {
     const { nodeId, dataDir, raftPort, httpPort, initialCluster, variables } = this.options;
-    const { launcher = [] } = this.options;
+    const { launcher = [], httpHost = '127.0.0.1' } = this.options;
     const args = ['serve', '--node-id', String(nodeId), '--data-dir', dataDir];
-    args.push('--listen', `127.0.0.1:${raftPort}`, '--http', `127.0.0.1:${httpPort}`);
+    args.push('--listen', `127.0.0.1:${raftPort}`, '--http', `${httpHost}:${httpPort}`);
     args.push('--initial-cluster', initialCluster);
     const [program = '', ...rest] = [...launcher, process.execPath, MAIN, ...args];
     const child = spawn(program, rest, {
