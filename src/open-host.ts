@@ -1,12 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { type Logger, silentLogger } from './base/logger.js';
+import { KeelsonError } from './base/errors.js';
+import { silentLogger } from './base/logger.js';
 import { systemScheduler } from './base/system-scheduler.js';
-import { type BootstrapOptions, bootstrapMembership } from './bootstrap.js';
-import { resolveConfig } from './config/resolve.js';
-import type { Config, ConfigInput } from './config/types.js';
-import type { Membership } from './engine/types.js';
+import type { Config } from './config/types.js';
 import { Host } from './host.js';
 import { TcpNetwork } from './network/tcp-network.js';
+import { type CheckedOptions, checkOptions, type RaftOptions } from './raft-options.js';
 import { decodeMembership } from './runtime/membership-codec.js';
 import type { MachineEvents, MachineHost } from './state-machine/machine-host.js';
 import { MainThreadHost } from './state-machine/main-thread-host.js';
@@ -23,47 +22,34 @@ import { WalLogStore } from './storage/wal-log-store.js';
 import { walMemoryBytes } from './storage/wal-memory.js';
 import { SharedHeap } from './wasm/shared-heap.js';
 
-/** What `Raft.open` needs to know. */
-export interface RaftOptions<Machine = AnyStateMachine | URL> extends BootstrapOptions {
-  /**
-   * An object runs on the main thread; a module URL runs in a worker thread (its default export is a
-   * machine, a class, or a function that makes one).
-   */
-  readonly stateMachine: Machine;
-  readonly config?: ConfigInput | undefined;
-  /** Any pino-shaped logger. Default: silent. */
-  readonly logger?: Logger | undefined;
-}
-
 /** The one group of a host until hosts hold several. */
 const GROUP = 0;
 
 /** A host on a real disk, real sockets and real threads. */
 export async function openHost(options: RaftOptions): Promise<Host> {
-  const config = resolveConfig(options.config);
-  const bootstrap = bootstrapMembership(options);
-  const logger = options.logger ?? silentLogger;
+  const checked = checkOptions(options);
+  const { dataDir } = options;
   const disk = new NodeDisk();
-  makeDirectories(disk, options.dataDir);
-  const lock = await lockDirectory(options.dataDir);
+  let lock: DirectoryLock | undefined;
   try {
-    return await openLocked(options, config, bootstrap, logger, disk, lock);
+    makeDirectories(disk, dataDir);
+    lock = await lockDirectory(dataDir);
+    return await openLocked(options, checked, disk, lock);
   } catch (error) {
-    await lock.release();
-    throw error;
+    await lock?.release();
+    throw isSystemError(error) ? unusableDirectory(dataDir, error) : error;
   }
 }
 
 function openLocked(
   options: RaftOptions,
-  config: Config,
-  bootstrap: Membership,
-  logger: Logger,
+  { config, bootstrap }: CheckedOptions,
   disk: Disk,
   lock: DirectoryLock,
 ): Promise<Host> {
   const { clusterName, nodeId, dataDir } = options;
   const scheduler = systemScheduler;
+  const logger = options.logger ?? silentLogger;
   const manifest = openDataDirectory(
     disk,
     dataDir,
@@ -119,6 +105,20 @@ function openLocked(
       }),
     release: () => lock.release(),
   });
+}
+
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error;
+}
+
+/** What the file system refuses before the log is open, and cares for its errors itself. */
+function unusableDirectory(dataDir: string, cause: NodeJS.ErrnoException): KeelsonError {
+  const { code, message } = cause;
+  return new KeelsonError(
+    code === 'ENOSPC' || code === 'EDQUOT' ? 'KEELSON_STORAGE_FULL' : 'KEELSON_STORAGE_FAILED',
+    `the data directory ${dataDir} cannot be used: ${message}. This process must be able to make it, and to read and write in it`,
+    { details: { dataDir, systemCode: code }, cause },
+  );
 }
 
 function createMachine(

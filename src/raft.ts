@@ -9,7 +9,8 @@ import type {
 } from './api.js';
 import { KeelsonError } from './base/errors.js';
 import type { Host } from './host.js';
-import { openHost, type RaftOptions } from './open-host.js';
+import { openHost } from './open-host.js';
+import type { RaftOptions } from './raft-options.js';
 import { CallScope } from './runtime/call-scope.js';
 import { type LeaderTask, LeaderTasks } from './runtime/leader-tasks.js';
 import type { Runtime } from './runtime/runtime.js';
@@ -44,8 +45,10 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * Opens the data directory, recovers, listens, and joins its cluster. Resolves when this node has
    * recovered and listens; whether a leader exists is another question (`waitFor`).
    *
-   * @throws KeelsonError KEELSON_INVALID_CONFIG, KEELSON_STORAGE_LOCKED, KEELSON_STORAGE_MISMATCH,
-   * KEELSON_STORAGE_VERSION, KEELSON_STORAGE_CORRUPT, KEELSON_MISSING_FILE
+   * @throws KeelsonError KEELSON_INVALID_CONFIG with everything that is wrong with the options;
+   * KEELSON_STORAGE_LOCKED, KEELSON_STORAGE_MISMATCH, KEELSON_STORAGE_VERSION,
+   * KEELSON_STORAGE_CORRUPT, KEELSON_STORAGE_FULL, KEELSON_STORAGE_FAILED, KEELSON_MISSING_FILE,
+   * KEELSON_STATE_MACHINE_FAILED
    */
   static async open<Command, Response, Query, Answer>(
     options: RaftOptions<StateMachine<Command, Response, Query, Answer> | URL>,

@@ -6,11 +6,18 @@ export interface Address {
   readonly port: number;
 }
 
+const ADDRESS = /^(?:\[([0-9A-Fa-f:.%]+)\]|([^:[\]\s]+)):(\d{1,5})$/;
+const MAX_PORT = 65_535;
+
+export function isAddress(value: unknown): value is string {
+  return typeof value === 'string' && Number(ADDRESS.exec(value)?.[3]) <= MAX_PORT;
+}
+
 /** @throws KeelsonError INVALID_ARGUMENT naming what is wrong with the text. */
 export function parseAddress(text: string): Address {
-  const match = /^(?:\[([0-9A-Fa-f:.%]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text);
+  const match = ADDRESS.exec(text);
   const port = Number(match?.[3]);
-  if (match === null || port > 65_535) {
+  if (match === null || port > MAX_PORT) {
     throw new KeelsonError(
       'KEELSON_INVALID_ARGUMENT',
       `"${text}" is not an address: write host:port, or [IPv6]:port`,

@@ -5,6 +5,7 @@
  */
 import { KeelsonError } from '../base/errors.js';
 import { msgpackCodec } from './codec.js';
+import { isCodec, machineFault, NO_CODEC } from './machine-fault.js';
 import type { AnyStateMachine, Codec } from './state-machine.js';
 
 export interface LoadedMachine {
@@ -27,6 +28,7 @@ export async function loadMachine(url: string): Promise<LoadedMachine> {
     const remedy = 'export it from the module as well: `export const codec = …`';
     throw invalidModule(url, `its machine has a codec that the main thread cannot see; ${remedy}`);
   }
+  if (own !== undefined && !isCodec(own)) throw invalidModule(url, NO_CODEC);
   return { machine, codec: own ?? msgpackCodec, ownCodec: own !== undefined };
 }
 
@@ -67,14 +69,10 @@ async function makeMachine(exported: unknown, url: string): Promise<AnyStateMach
       throw new KeelsonError('KEELSON_STATE_MACHINE_FAILED', message, { cause: error });
     }
   }
-  const found = machine as Partial<AnyStateMachine> | null | undefined;
-  if (typeof found?.apply !== 'function' || typeof found.query !== 'function') {
-    throw invalidModule(
-      url,
-      'its default export must be a machine (an object with apply and query), a class of machines, or a function that returns one',
-    );
-  }
-  return found as AnyStateMachine;
+  const fault = machineFault(machine);
+  if (fault === undefined) return machine as AnyStateMachine;
+  const forms = 'a machine, a class of machines, or a function that returns one';
+  throw invalidModule(url, `its default export must be ${forms}: ${fault}`);
 }
 
 function isClass(exported: object): boolean {

@@ -13,6 +13,7 @@ import type { EntriesLease } from '../storage/log-store.js';
 import { applyNext } from './apply-step.js';
 import { msgpackCodec } from './codec.js';
 import { EntryCursor } from './entry-decoder.js';
+import { machineThrew } from './machine-fault.js';
 import type { MachineEvents, MachineHost } from './machine-host.js';
 import { queryFailed } from './query-error.js';
 import type { AnyStateMachine, Codec } from './state-machine.js';
@@ -70,7 +71,13 @@ export class MainThreadHost implements MachineHost {
   }
 
   async open(): Promise<number> {
-    this.lastAccepted = checkLastApplied((await this.machine.open?.()) ?? 0);
+    let lastApplied: unknown;
+    try {
+      lastApplied = await this.machine.open?.();
+    } catch (error) {
+      throw machineThrew('open', error);
+    }
+    this.lastAccepted = checkLastApplied(lastApplied ?? 0);
     return this.lastAccepted;
   }
 
@@ -107,7 +114,11 @@ export class MainThreadHost implements MachineHost {
     if (this.closed) return;
     this.closed = true;
     this.releaseAll();
-    await this.machine.close?.();
+    try {
+      await this.machine.close?.();
+    } catch (error) {
+      throw machineThrew('close', error);
+    }
   }
 
   private async answer(query: unknown): Promise<unknown> {

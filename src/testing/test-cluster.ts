@@ -12,6 +12,7 @@ import { InProcessHub } from '../network/in-process-hub.js';
 import { InProcessNetwork } from '../network/in-process-network.js';
 import { Raft } from '../raft.js';
 import { decodeMembership } from '../runtime/membership-codec.js';
+import { machineFault } from '../state-machine/machine-fault.js';
 import { MainThreadHost } from '../state-machine/main-thread-host.js';
 import type { StateMachine } from '../state-machine/state-machine.js';
 import { clusterIdOf } from '../storage/manifest.js';
@@ -177,6 +178,13 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
     throw new KeelsonError('KEELSON_INVALID_ARGUMENT', `there is no node ${nodeId}`);
   }
 
+  private machine(nodeId: NodeId): StateMachine<Command, Response, Query, Answer> {
+    const machine = this.options.stateMachine(nodeId);
+    const fault = machineFault(machine);
+    if (fault === undefined) return machine;
+    throw new KeelsonError('KEELSON_INVALID_ARGUMENT', `stateMachine made no machine: ${fault}`);
+  }
+
   private async open(member: Member<Command, Response, Query, Answer>): Promise<void> {
     if (member.raft !== undefined) return;
     const { nodeId, incarnation, image } = member;
@@ -202,7 +210,7 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
         return member.store;
       },
       createMachine: (events) =>
-        new MainThreadHost(this.options.stateMachine(nodeId), {
+        new MainThreadHost(this.machine(nodeId), {
           group: 0,
           events,
           scheduler,

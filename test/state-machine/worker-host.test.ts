@@ -39,6 +39,8 @@ describe('a module that cannot be loaded', () => {
       '500 ms',
     ],
     ['holds no machine', 'no-machine.mjs', {}, 'KEELSON_INVALID_ARGUMENT', 'default export'],
+    ['has half a codec', 'half-codec.mjs', {}, 'KEELSON_INVALID_ARGUMENT', 'encode and decode'],
+    ['has a bad version', 'bad-version.mjs', {}, 'KEELSON_INVALID_ARGUMENT', 'version must be'],
     ['hides its codec', 'hidden-codec.mjs', {}, 'KEELSON_INVALID_ARGUMENT', 'export const codec'],
     ['cannot make its machine', 'bad-factory.mjs', {}, 'KEELSON_STATE_MACHINE_FAILED', 'no room'],
   ])('because it %s fails with its name and a remedy', async (_, name, options, code, reason) => {

@@ -279,6 +279,15 @@ describe('a cluster in one process', () => {
     expect(made).toBe(3);
   });
 
+  it('refuses what is no state machine', async () => {
+    await start(1);
+    const failed = testCluster({ stateMachine: () => ({ apply() {} }) as unknown as Counter });
+    await expect(failed).rejects.toMatchObject({
+      code: 'KEELSON_INVALID_ARGUMENT',
+      message: expect.stringContaining('apply and query'),
+    });
+  });
+
   it('fails what waits when it is closed', async () => {
     const leader = await start();
     await leader.write(1);
