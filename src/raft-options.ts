@@ -20,7 +20,11 @@ export interface RaftOptions<Machine = AnyStateMachine | URL> {
   readonly dataDir: string;
   /** `host:port` to bind. */
   readonly listen: string;
-  /** `host:port` that peers connect to; resolved on every connect. Default: `listen`. */
+  /**
+   * `host:port` where the other nodes are to reach this one, resolved on every connect. It is told to
+   * them in each handshake, and asked for by a node that has moved: the first voters and the
+   * membership in the log say it otherwise.
+   */
   readonly advertise?: string | undefined;
   /** The first voters, the same on every node. Ignored once there is a log. */
   readonly bootstrap: { readonly voters: Readonly<Record<NodeId, string>> };

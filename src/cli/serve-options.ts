@@ -58,7 +58,7 @@ export const SERVE_FLAGS: Readonly<Record<ServeFlag, Flag>> = {
     value: 'HOST:PORT',
     environment: 'KEELSON_ADVERTISE',
     about:
-      'Address at which the other nodes reach this one. Default: its own in --initial-cluster.',
+      'Where the other nodes are to reach this one, if it has moved from the address that the cluster knows it by.',
   },
   config: {
     value: 'FILE',
@@ -82,7 +82,7 @@ export interface ServeOptions {
   readonly nodeId: number;
   readonly dataDir: string;
   readonly listen: string;
-  readonly advertise: string;
+  readonly advertise: string | undefined;
   readonly http: HostAndPort;
   readonly voters: Readonly<Record<number, string>>;
   readonly clusterName: string;
@@ -100,8 +100,7 @@ export function readServeOptions(
   const flags = readFlags(SERVE_FLAGS, args, environment);
   const nodeId = wholeNumberFlag('node-id', flags['node-id'] ?? '', 1, Number.MAX_SAFE_INTEGER);
   const voters = readInitialCluster(flags['initial-cluster'] ?? '');
-  const own = voters[nodeId];
-  if (own === undefined) {
+  if (voters[nodeId] === undefined) {
     throw new UsageError(`--initial-cluster does not name this node (--node-id ${nodeId})`);
   }
   const logLevel = flags['log-level'] ?? 'info';
@@ -112,7 +111,8 @@ export function readServeOptions(
     nodeId,
     dataDir: flags['data-dir'] ?? '',
     listen: addressText('listen', flags.listen ?? ''),
-    advertise: addressText('advertise', flags.advertise ?? own),
+    advertise:
+      flags.advertise === undefined ? undefined : addressText('advertise', flags.advertise),
     http: readAddress('http', flags.http ?? ''),
     voters,
     clusterName: flags['cluster-name'] ?? 'keelson',

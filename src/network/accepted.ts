@@ -33,6 +33,8 @@ export class Accepted implements ConnectionOwner {
   /** Who is at the other end, once `open`. */
   peerId: NodeId = 0;
   channel: Channel = 'control';
+  /** Where it wants to be dialled, if it says so. */
+  advertise: string | undefined;
   private readonly context: TcpContext;
   private readonly refusals: RefusalLog;
   private readonly events: AcceptedEvents;
@@ -175,6 +177,7 @@ export class Accepted implements ConnectionOwner {
     this.timer?.cancel();
     this.peerId = nodeId;
     this.channel = hello.channel;
+    this.advertise = hello.advertise;
     this.state = 'open';
     this.refusals.forget(this.subject(nodeId));
     const mine = helloOf(this.context, hello.channel, nodeId);
@@ -267,7 +270,7 @@ export class Accepted implements ConnectionOwner {
 }
 
 export interface AcceptedEvents {
-  /** The handshake is done; `peerId` and `channel` are known. */
+  /** The handshake is done; `peerId`, `channel` and `advertise` are known. */
   opened(accepted: Accepted): void;
   closed(accepted: Accepted): void;
 }

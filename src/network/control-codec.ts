@@ -30,6 +30,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'incarnation',
     'channel',
     'target',
+    'advertise',
   ],
   ['reason', 'text'],
   ['code', 'message', 'outcome', 'leaderId', 'leaderAddress', 'details'],

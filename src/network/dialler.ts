@@ -20,6 +20,10 @@ import { helloOf, type RefusalLog, type TcpContext } from './tcp-context.js';
  * Keeps one connection of one channel to one peer: dials, shakes hands, and dials again after a pause
  * that doubles with each failure. The name is resolved anew each time.
  *
+ * The peer is dialled where it wants to be, if it has said so in a handshake, and else where the
+ * membership says. What cannot be reached at the one is looked for at the other: what a peer said
+ * is not durable, and may be wrong. Whoever answers must be that peer, wherever it is found.
+ *
  *   dialling → greeting → deciding (is the peer known?) → open → (lost) → pausing → dialling …
  */
 export class Dialler implements ConnectionOwner {
@@ -28,7 +32,12 @@ export class Dialler implements ConnectionOwner {
   private readonly context: TcpContext;
   private readonly refusals: RefusalLog;
   private readonly events: DiallerEvents;
+  /** Where it has dialled last. */
+  dialled: string;
+  /** Of the membership. */
   private readonly address: string;
+  private advertise: string | undefined;
+  private next: string;
   private connection: Connection | undefined;
   private state: 'dialling' | 'greeting' | 'deciding' | 'open' | 'pausing' = 'dialling';
   private stopped = false;
@@ -43,6 +52,8 @@ export class Dialler implements ConnectionOwner {
     this.channel = options.channel;
     this.peerId = options.peerId;
     this.address = options.address;
+    this.dialled = options.address;
+    this.next = options.address;
   }
 
   /** The connection, once the handshake is done. */
@@ -56,7 +67,8 @@ export class Dialler implements ConnectionOwner {
   }
 
   dial(): void {
-    const { host, port } = parseAddress(this.address);
+    this.dialled = this.next;
+    const { host, port } = parseAddress(this.dialled);
     const { scheduler, config } = this.context;
     this.state = 'dialling';
     // Where a name has several addresses, Node gives each 250 ms by default: too little for far peers.
@@ -65,6 +77,13 @@ export class Dialler implements ConnectionOwner {
     this.connection = new Connection(socket, scheduler, this);
     this.limitTime(config.connectTimeoutMs, 'connect');
     socket.once('connect', () => this.greet(socket));
+  }
+
+  /** Counts from the next dialling on: a connection that is open is a good one. */
+  advertised(address: string | undefined): void {
+    if (address === this.advertise) return;
+    this.advertise = address;
+    this.next = address ?? this.address;
   }
 
   /** The peer shows that it lives: there is no reason to wait longer. */
@@ -142,12 +161,18 @@ export class Dialler implements ConnectionOwner {
     this.connection = undefined;
     this.state = 'dialling';
     if (wasOpen) this.events.lost(this, connection, failure);
+    else this.next = this.elsewhere();
     if (this.stopped) this.events.gone();
     else this.pause(failure);
   }
 
   private get subject(): string {
-    return `node ${this.peerId} at ${this.address}`;
+    return `node ${this.peerId} at ${this.dialled}`;
+  }
+
+  private elsewhere(): string {
+    const { advertise, address } = this;
+    return advertise === undefined || this.dialled === advertise ? address : advertise;
   }
 
   private greet(socket: Socket): void {

@@ -1,4 +1,5 @@
 import type { NodeId } from '../engine/types.js';
+import { isAddress } from './address.js';
 import {
   type FlatRecord,
   integerField,
@@ -50,6 +51,8 @@ export interface Hello {
   readonly channel: Channel;
   /** Whom the sender believes to talk to. */
   readonly target: NodeId;
+  /** Where the sender wants to be dialled, if elsewhere than the membership says. */
+  readonly advertise: string | undefined;
 }
 
 export type RefusalReason =
@@ -135,6 +138,7 @@ export function packHello(hello: Hello): Uint8Array {
     incarnation: identity.incarnation,
     channel: hello.channel,
     target: hello.target,
+    advertise: hello.advertise ?? null,
   });
 }
 
@@ -156,6 +160,7 @@ export function unpackHello(bytes: Uint8Array): Hello {
     },
     channel,
     target: integerField(record, 'target', 1),
+    advertise: addressField(record, 'advertise'),
   };
 }
 
@@ -179,6 +184,13 @@ function idField(record: FlatRecord, field: string): string {
   if (!/^[0-9a-f]{32}$/.test(id))
     throw corruptFrame(`field ${field} is not 16 bytes in hexadecimal`);
   return id;
+}
+
+function addressField(record: FlatRecord, field: string): string | undefined {
+  const address = record[field];
+  if (address === null) return undefined;
+  if (!isAddress(address)) throw corruptFrame(`field ${field} is not an address`);
+  return address;
 }
 
 function rangeField(record: FlatRecord, name: string): VersionRange {

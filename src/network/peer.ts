@@ -68,6 +68,12 @@ export class Peer implements DiallerEvents {
     this.bulk.hurry();
   }
 
+  /** The peer has passed a handshake, and said where it wants to be dialled. */
+  advertised(address: string | undefined): void {
+    this.control.advertised(address);
+    this.bulk.advertised(address);
+  }
+
   stop(): void {
     this.stopped = true;
     this.control.stop();
@@ -173,7 +179,7 @@ export class Peer implements DiallerEvents {
     this.reportedUp = true;
     const { logger, handler } = this.context;
     logger.info(
-      { event: 'peer.connected', peer: this.peerId, address: this.address },
+      { event: 'peer.connected', peer: this.peerId, address: this.control.dialled },
       `connected to node ${this.peerId}`,
     );
     handler().connected(this.peerId);

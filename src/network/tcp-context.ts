@@ -10,6 +10,8 @@ import type { RequestTable } from './request-table.js';
 export interface TcpContext {
   readonly identity: NodeIdentity;
   readonly versions: NodeVersions;
+  /** Where this node wants to be dialled, if elsewhere than the membership says. */
+  readonly advertise: string | undefined;
   readonly config: NetworkConfig;
   readonly scheduler: Scheduler;
   readonly logger: Logger;
@@ -27,7 +29,8 @@ export interface TcpCounters {
 }
 
 export function helloOf(context: TcpContext, channel: Channel, target: NodeId): Hello {
-  return { identity: context.identity, versions: context.versions, channel, target };
+  const { identity, versions, advertise } = context;
+  return { identity, versions, channel, target, advertise };
 }
 
 /** Logs each refusal once, and again only when it changes. Bounded, whatever strangers send. */

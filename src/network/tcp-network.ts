@@ -61,6 +61,7 @@ export class TcpNetwork implements Network, AcceptedEvents {
         format: options.versions.format,
         stateMachine: options.versions.stateMachine,
       },
+      advertise: options.advertise,
       config,
       scheduler,
       logger,
@@ -109,6 +110,9 @@ export class TcpNetwork implements Network, AcceptedEvents {
         gone: () => this.socketGone(peer),
       });
       this.peers.set(peerId, peer);
+      for (const session of this.sessions) {
+        if (session.peerId === peerId) peer.advertised(session.advertise);
+      }
     }
   }
 
@@ -157,7 +161,9 @@ export class TcpNetwork implements Network, AcceptedEvents {
     if (this.sessions.size > MAX_SESSIONS) {
       accepted.destroy(new Error(`more than ${MAX_SESSIONS} connections`));
     }
-    this.peers.get(accepted.peerId)?.hurry();
+    const peer = this.peers.get(accepted.peerId);
+    peer?.advertised(accepted.advertise);
+    peer?.hurry();
   }
 
   closed(accepted: Accepted): void {
@@ -255,7 +261,7 @@ export interface TcpNetworkOptions {
   readonly versions: Pick<NodeVersions, 'format' | 'stateMachine'> & Partial<NodeVersions>;
   /** `host:port` to bind; port 0 takes a free one. */
   readonly listen: string;
-  /** What peers are told to dial; only named in the log here. */
+  /** Where peers are to dial this node; where the membership says when absent. */
   readonly advertise?: string | undefined;
   readonly config: NetworkConfig;
   readonly scheduler: Scheduler;

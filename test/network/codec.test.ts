@@ -175,8 +175,11 @@ describe('codec', () => {
       },
       channel: 'bulk',
       target: 7,
+      advertise: undefined,
     } as const;
     expect(unpackHello(packHello(hello))).toEqual(hello);
+    const moved = { ...hello, advertise: `${'n'.repeat(253)}:65535` };
+    expect(unpackHello(packHello(moved))).toEqual(moved);
     const refusal = { reason: 'cluster', text: 'ä'.repeat(512) } as const;
     expect(unpackRefusal(packRefusal(refusal))).toEqual(refusal);
   });
@@ -194,6 +197,7 @@ describe('codec', () => {
       incarnation: 'cd'.repeat(16),
       channel: 'bulk',
       target: 2,
+      advertise: null,
     };
     expect(unpackHello(packRecord(hello)).target).toBe(2);
     const wrong: Record<string, (number | string | boolean | null)[]> = {
@@ -204,6 +208,7 @@ describe('codec', () => {
       incarnation: ['zz'.repeat(16)],
       channel: ['', 'other', 1],
       target: [0],
+      advertise: ['', 'nowhere', 'host:65536', `${'n'.repeat(256)}:7000`, 7000, true],
     };
     for (const [field, values] of Object.entries(wrong)) {
       for (const value of values) {

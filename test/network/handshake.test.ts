@@ -229,6 +229,7 @@ function helloOf(nodeId: NodeId, clusterId: string = CLUSTER_ID): Uint8Array {
     },
     channel: 'bulk',
     target: 2,
+    advertise: undefined,
   });
 }
 

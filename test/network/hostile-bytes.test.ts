@@ -79,6 +79,7 @@ describe('hostile bytes on the port', () => {
       versions: { wire: versions, format: versions, stateMachine: versions },
       channel,
       target: 2,
+      advertise: undefined,
     });
     client.socket.write(frame(FRAME.hello, hello));
     await until(() => client.received.length > 0, 'welcome');

@@ -2,7 +2,7 @@ import { cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { KeyValueMachine, keyValueModule } from '../../dist/index.js';
-import { get, idOf, type Node, put, RealCluster, refusal } from './support.js';
+import { freeAddress, get, idOf, type Node, put, RealCluster, refusal } from './support.js';
 
 let cluster: RealCluster;
 afterEach(() => cluster.close());
@@ -116,6 +116,17 @@ describe('a node', () => {
     const node = await cluster.open(1, { bootstrap: { voters } });
     expect(node.status().voters).toEqual([1, 2, 3]);
     expect(cluster.lines.some(({ event }) => event === 'bootstrap.ignored')).toBe(true);
+  });
+
+  it('that has moved is found where it advertises itself', async () => {
+    const leader = await start(machine);
+    const moved = idOf(followerOf(leader));
+    await cluster.stop(moved);
+    const place = await freeAddress();
+    const node = await cluster.open(moved, { listen: place, advertise: place });
+    const { logId } = await leader.write(put('a', 'one'));
+    await node.waitFor(({ appliedIndex }) => appliedIndex >= logId.index);
+    expect(node.address).toBe(place);
   });
 
   it('feeds no entry twice to a machine that is durable itself', async () => {

@@ -145,6 +145,11 @@ export async function refusal(promise: Promise<unknown>): Promise<KeelsonError> 
   throw error;
 }
 
+export async function freeAddress(): Promise<string> {
+  const [port] = await freePorts(1);
+  return `127.0.0.1:${port}`;
+}
+
 async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {
