@@ -25,7 +25,7 @@ export interface ReadOptions extends CallOptions {
   readonly consistency?: Consistency;
 }
 
-/** An immutable snapshot of what a node knows. */
+/** An immutable snapshot of what a node knows: it is frozen, and so are its lists and tables. */
 export interface Status {
   readonly nodeId: NodeId;
   readonly clusterId: string;

@@ -205,15 +205,16 @@ export class Host {
       // An applied entry of the own term stands behind all of the predecessors'.
       readyToLead: leads && engine.termAt(engine.appliedIndex) === engine.term,
       pendingWrites: this.runtime.pendingWrites,
-      matchIndexes: leads
-        ? Object.fromEntries(
-            voters
-              .filter((peer) => peer !== this.identity.nodeId)
-              .map((peer) => [peer, engine.matchIndex(peer)]),
-          )
-        : {},
+      matchIndexes: this.matchIndexes(leads ? voters : []),
       failure,
     });
+  }
+
+  private matchIndexes(voters: readonly NodeId[]): Readonly<Record<NodeId, number>> {
+    const peers = voters.filter((peer) => peer !== this.identity.nodeId);
+    return Object.freeze(
+      Object.fromEntries(peers.map((peer) => [peer, this.runtime.engine.matchIndex(peer)])),
+    );
   }
 
   private leadershipChanged(): void {
@@ -227,7 +228,8 @@ export class Host {
       this.logger.info({ event: 'leader.changed', leader, role, term }, 'leadership changed');
     }
     if (!sameLeader) {
-      this.observers.emit('leader', { nodeId: leader === 0 ? undefined : leader, term });
+      const nodeId = leader === 0 ? undefined : leader;
+      this.observers.emit('leader', Object.freeze({ nodeId, term }));
     }
     this.observers.changed();
   }
@@ -243,7 +245,7 @@ export class Host {
     if (voters.length > 0) {
       this.logger.info({ event: 'membership.changed', voters, learners }, 'who is a member');
     }
-    this.observers.emit('membership', { voters, learners });
+    this.observers.emit('membership', Object.freeze({ voters, learners }));
     this.observers.changed();
   }
 

@@ -8,6 +8,7 @@ import { checkedConfig } from './config/resolve.js';
 import type { Config, ConfigInput } from './config/types.js';
 import type { Membership, NodeId } from './engine/types.js';
 import { isAddress } from './network/address.js';
+import { frozenMembership } from './runtime/membership-codec.js';
 import { machineFault } from './state-machine/machine-fault.js';
 import type { AnyStateMachine } from './state-machine/state-machine.js';
 
@@ -59,7 +60,7 @@ export function checkOptions(options: RaftOptions): CheckedOptions {
   const { voters } = options.bootstrap;
   const ids = Object.keys(voters).map(Number);
   const configs = [ids.sort((a, b) => a - b)];
-  return { config, bootstrap: { configs, learners: [], addresses: { ...voters } } };
+  return { config, bootstrap: frozenMembership({ configs, learners: [], addresses: voters }) };
 }
 
 interface Violation {

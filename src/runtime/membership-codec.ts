@@ -9,8 +9,21 @@ import type { Membership } from '../engine/types.js';
  */
 const VERSION = 1;
 
+/** A membership that nobody can change: the engine decides by it, and its users see the same object. */
+export function frozenMembership({ configs, learners, addresses }: Membership): Membership {
+  return Object.freeze({
+    configs: Object.freeze(configs.map((config) => Object.freeze([...config]))),
+    learners: Object.freeze([...learners]),
+    addresses: Object.freeze({ ...addresses }),
+  });
+}
+
 /** Of a node that has not been bootstrapped. */
-export const NO_MEMBERSHIP: Membership = { configs: [[]], learners: [], addresses: {} };
+export const NO_MEMBERSHIP: Membership = frozenMembership({
+  configs: [[]],
+  learners: [],
+  addresses: {},
+});
 
 const ascending = (a: number, b: number): number => a - b;
 
@@ -69,10 +82,10 @@ export function decodeMembership(payload: Uint8Array, index: number): Membership
   ) {
     throw corrupt();
   }
-  return { configs, learners, addresses: Object.fromEntries(addresses) };
+  return frozenMembership({ configs, learners, addresses: Object.fromEntries(addresses) });
 }
 
-/** All voters of a membership, joint or not, ascending. */
-export function votersOf(membership: Membership): number[] {
-  return [...new Set(membership.configs.flat())].sort(ascending);
+/** All voters of a membership, joint or not, ascending; frozen. */
+export function votersOf(membership: Membership): readonly number[] {
+  return Object.freeze([...new Set(membership.configs.flat())].sort(ascending));
 }

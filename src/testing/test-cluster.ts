@@ -11,7 +11,7 @@ import { Host } from '../host.js';
 import { InProcessHub } from '../network/in-process-hub.js';
 import { InProcessNetwork } from '../network/in-process-network.js';
 import { Raft } from '../raft.js';
-import { decodeMembership } from '../runtime/membership-codec.js';
+import { decodeMembership, frozenMembership } from '../runtime/membership-codec.js';
 import { machineFault } from '../state-machine/machine-fault.js';
 import { MainThreadHost } from '../state-machine/main-thread-host.js';
 import type { StateMachine } from '../state-machine/state-machine.js';
@@ -76,11 +76,11 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
       throw new KeelsonError('KEELSON_INVALID_ARGUMENT', `nodes must be 1 to 7, not ${count}`);
     }
     const ids = Array.from({ length: count }, (_, i) => i + 1);
-    this.bootstrap = {
+    this.bootstrap = frozenMembership({
       configs: [ids],
       learners: [],
       addresses: Object.fromEntries(ids.map((id) => [id, `in-process:${id}`])),
-    };
+    });
     this.members = ids.map((nodeId) => ({
       nodeId,
       image: new MemoryLogImage(),
