@@ -1,10 +1,9 @@
-import { pack, unpack } from 'msgpackr';
 import type { WriteResult } from '../api.js';
-import { KeelsonError, toErrorRecord } from '../base/errors.js';
+import { toErrorRecord } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
-import type { LogIndex } from '../engine/types.js';
 import type { ForwardRequest, ForwardResponse } from '../network/network.js';
 import { CallScope } from './call-scope.js';
+import { packResponse, unpackResponse } from './response-codec.js';
 import type { Runtime } from './runtime.js';
 
 /**
@@ -49,22 +48,7 @@ export class ForwardedRequests {
 
 /** What was answered to a forwarded write. */
 export function writeResultOf({ payload, term, index }: ForwardResponse): WriteResult<unknown> {
-  const response: unknown = payload.length === 0 ? undefined : unpack(payload);
-  return { response, logId: { term, index } };
-}
-
-/** The write has happened, whatever becomes of its response. */
-function packResponse(response: unknown, index: LogIndex): Uint8Array {
-  try {
-    return pack(response);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new KeelsonError(
-      'KEELSON_STATE_MACHINE_FAILED',
-      `the write is applied at index ${index}, but its response cannot be encoded: ${reason}`,
-      { outcome: 'unknown', details: { index }, cause },
-    );
-  }
+  return { response: unpackResponse(payload, index), logId: { term, index } };
 }
 
 const NO_PAYLOAD = new Uint8Array(0);
