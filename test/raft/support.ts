@@ -62,7 +62,7 @@ export class RealCluster {
       const failed = opened.find((result) => result.status === 'rejected');
       if (failed === undefined) return;
       await this.stopAll();
-      if ((failed.reason as { code?: string }).code !== 'EADDRINUSE') throw failed.reason;
+      if (!portWasTaken(failed.reason)) throw failed.reason;
       for (let id = 1; id <= count; id++) rmSync(this.directory(id), { recursive: true });
     }
   }
@@ -124,6 +124,9 @@ export class RealCluster {
     return { debug: note, info: note, warn: note, error: note } as unknown as Logger;
   }
 }
+
+const portWasTaken = (error: unknown): boolean =>
+  error instanceof KeelsonError && error.details.systemCode === 'EADDRINUSE';
 
 export const idOf = (node: Node): number => node.status().nodeId;
 
