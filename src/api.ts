@@ -5,7 +5,10 @@ import type { LogId, NodeId, Role } from './engine/types.js';
 export interface CallOptions {
   /** Gives up waiting. A write that was already appended may still commit: outcome `unknown`. */
   readonly signal?: AbortSignal;
-  /** Time for the whole call, ms. Default: `limits.callTimeoutMs` of the configuration. */
+  /**
+   * Time for the whole call, ms. Default: `limits.callTimeoutMs` of the configuration; none for opening
+   * and closing.
+   */
   readonly timeoutMs?: number;
 }
 
@@ -75,5 +78,5 @@ export interface RaftHandle<Command, Response, Query, Answer> {
    * if they are.
    */
   writable(options?: CallOptions): Promise<void>;
-  close(): Promise<void>;
+  close(options?: CallOptions): Promise<void>;
 }

@@ -28,6 +28,8 @@ export interface HostParts {
   readonly bootstrap: Membership;
   readonly scheduler: Scheduler;
   readonly logger: Logger;
+  /** Ends the opening between two of its steps. */
+  readonly scope?: CallScope;
   openStore(events: LogStoreEvents): Promise<LogStore>;
   createMachine(events: MachineEvents): MachineHost;
   createNetwork(machineVersion: number): Network;
@@ -108,9 +110,12 @@ export class Host {
       const late = new LateEvents();
       const store = await parts.openStore(late);
       opened.push(() => store.close());
+      parts.scope?.check();
       const machine = parts.createMachine(late);
       opened.push(() => machine.close());
-      const host = new Host(parts, store, machine, await machine.open());
+      const applied = await machine.open();
+      parts.scope?.check();
+      const host = new Host(parts, store, machine, applied);
       opened.push(() => {
         // Its timer would go on over closed parts.
         host.runtime.stop(new KeelsonError('KEELSON_CLOSED', 'this node was not opened'));
@@ -121,6 +126,7 @@ export class Host {
       late.arrive(host.runtime);
       host.start(parts.bootstrap);
       host.boundAddress = await host.bind();
+      parts.scope?.check();
       return host;
     } catch (error) {
       for (const close of opened.reverse()) await close();

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { CallOptions } from './api.js';
 import { KeelsonError } from './base/errors.js';
 import { silentLogger } from './base/logger.js';
 import { systemScheduler } from './base/system-scheduler.js';
@@ -6,6 +7,7 @@ import type { Config } from './config/types.js';
 import { Host } from './host.js';
 import { TcpNetwork } from './network/tcp-network.js';
 import { type CheckedOptions, checkOptions, type RaftOptions } from './raft-options.js';
+import { CallScope } from './runtime/call-scope.js';
 import { decodeMembership } from './runtime/membership-codec.js';
 import type { MachineEvents, MachineHost } from './state-machine/machine-host.js';
 import { MainThreadHost } from './state-machine/main-thread-host.js';
@@ -26,15 +28,18 @@ import { SharedHeap } from './wasm/shared-heap.js';
 const GROUP = 0;
 
 /** A host on a real disk, real sockets and real threads. */
-export async function openHost(options: RaftOptions): Promise<Host> {
+export async function openHost(options: RaftOptions, call?: CallOptions): Promise<Host> {
   const checked = checkOptions(options);
+  const scope = new CallScope(systemScheduler, call, Number.POSITIVE_INFINITY);
+  scope.check();
   const { dataDir } = options;
   const disk = new NodeDisk();
   let lock: DirectoryLock | undefined;
   try {
     makeDirectories(disk, dataDir);
     lock = await lockDirectory(dataDir);
-    return await openLocked(options, checked, disk, lock);
+    scope.check();
+    return await openLocked(options, checked, scope, disk, lock);
   } catch (error) {
     await lock?.release();
     throw isSystemError(error) ? unusableDirectory(dataDir, error) : error;
@@ -44,6 +49,7 @@ export async function openHost(options: RaftOptions): Promise<Host> {
 function openLocked(
   options: RaftOptions,
   { config, bootstrap }: CheckedOptions,
+  scope: CallScope,
   disk: Disk,
   lock: DirectoryLock,
 ): Promise<Host> {
@@ -71,6 +77,7 @@ function openLocked(
     bootstrap,
     scheduler,
     logger,
+    scope,
     openStore: async (events) => {
       const store = await WalLogStore.open(
         {

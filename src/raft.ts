@@ -45,15 +45,20 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * Opens the data directory, recovers, listens, and joins its cluster. Resolves when this node has
    * recovered and listens; whether a leader exists is another question (`waitFor`).
    *
+   * `call` has no default time limit: recovery takes as long as the log is long. It is looked at
+   * between the steps of opening, none of which is cut off; what is open then is closed again before
+   * the call fails.
+   *
    * @throws KeelsonError KEELSON_INVALID_CONFIG with everything that is wrong with the options;
    * KEELSON_STORAGE_LOCKED, KEELSON_STORAGE_MISMATCH, KEELSON_STORAGE_VERSION,
    * KEELSON_STORAGE_CORRUPT, KEELSON_STORAGE_FULL, KEELSON_STORAGE_FAILED, KEELSON_MISSING_FILE,
-   * KEELSON_STATE_MACHINE_FAILED
+   * KEELSON_STATE_MACHINE_FAILED; KEELSON_TIMEOUT, KEELSON_ABORTED
    */
   static async open<Command, Response, Query, Answer>(
     options: RaftOptions<StateMachine<Command, Response, Query, Answer> | URL>,
+    call?: CallOptions,
   ): Promise<Raft<Command, Response, Query, Answer>> {
-    return Raft.on(await openHost(options));
+    return Raft.on(await openHost(options, call));
   }
 
   /** A handle on a host that is already open; what `Raft.open` and the test cluster share. */
@@ -216,10 +221,18 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     return this;
   }
 
-  /** Stops serving, waits for the disk, and gives up the directory. Waiting calls fail. */
-  async close(): Promise<void> {
+  /**
+   * Stops serving, waits for the disk, and gives up the directory. Waiting calls fail. Without
+   * `options` it waits as long as that takes; with them it may give up waiting, while closing goes on.
+   *
+   * @throws KeelsonError KEELSON_TIMEOUT, KEELSON_ABORTED (`rejected` when closing has not begun)
+   */
+  async close(options?: CallOptions): Promise<void> {
+    const scope = new CallScope(this.host.scheduler, options, Number.POSITIVE_INFINITY);
+    scope.check();
     this.leaderTasks.stop();
-    await this.host.close();
+    const closed = this.host.close();
+    await (options === undefined ? closed : scope.race(closed, 'unknown'));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
