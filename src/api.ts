@@ -75,7 +75,7 @@ export interface RaftHandle<Command, Response, Query, Answer> {
   waitFor(predicate: (status: Status) => boolean, options?: CallOptions): Promise<Status>;
   /**
    * Resolves when proposals are accepted again after KEELSON_OVERLOADED or KEELSON_STORAGE_FULL; at once
-   * if they are.
+   * if they are. Fails on a node that has stopped.
    */
   writable(options?: CallOptions): Promise<void>;
   close(options?: CallOptions): Promise<void>;

@@ -197,6 +197,8 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
   /**
    * Resolves when proposals are accepted again after KEELSON_OVERLOADED or KEELSON_STORAGE_FULL; at once
    * if they are.
+   *
+   * @throws KeelsonError why the node has stopped, if it has; KEELSON_TIMEOUT, KEELSON_ABORTED
    */
   async writable(options?: CallOptions): Promise<void> {
     await this.waitFor(() => this.runtime.proposer.canAccept, options);
