@@ -106,6 +106,29 @@ describe('a cluster in one process', () => {
     }
   });
 
+  it('reads its own machine fresh behind a read barrier, on a node that had fallen behind', async () => {
+    const leader = await start();
+    const behind = idOf(others(leader)[0] as Node);
+    await cluster.crash(behind);
+    const { response } = await leader.write(7);
+    const node = await cluster.restart(behind);
+    await node.readBarrier();
+    expect(machines.get(behind)?.sum).toBe(response);
+    await leader.readBarrier();
+    expect(machines.get(idOf(leader))?.sum).toBe(response);
+  });
+
+  it('lets nobody past a read barrier who is cut off from a majority', async () => {
+    const leader = await start();
+    const follower = others(leader)[0] as Node;
+    cluster.partition([1], [2], [3]);
+    for (const node of [leader, follower]) {
+      const error = await node.readBarrier({ timeoutMs: 200 }).catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(KeelsonError);
+      expect(error).toMatchObject({ outcome: 'rejected' });
+    }
+  });
+
   it('assigns a time that never decreases along the log, the same on every node', async () => {
     const leader = await start();
     await leader.write(1);
@@ -247,6 +270,34 @@ describe('a cluster in one process', () => {
     expect((await leader.write(1)).response).toBe(17);
   });
 
+  it('refuses reads beyond its limit, and takes them again when others are answered', async () => {
+    const leader = await start(3, { limits: { maxPendingReads: 4 } });
+    for (const consistency of ['linearizable', { atLeast: { index: 1 } }] as const) {
+      const reads = Array.from({ length: 6 }, () => leader.read('sum', { consistency }));
+      const results = await Promise.allSettled(reads);
+      expect(results.map(({ status }) => status)).toEqual([
+        ...new Array(4).fill('fulfilled'),
+        ...new Array(2).fill('rejected'),
+      ]);
+      expect(results.at(-1)).toMatchObject({
+        reason: { code: 'KEELSON_OVERLOADED', outcome: 'rejected' },
+      });
+      expect(await leader.read('sum', { consistency })).toBe(0);
+    }
+  });
+
+  it('takes reads again when others have failed', async () => {
+    const leader = await start(3, { limits: { maxPendingReads: 1 } });
+    cluster.partition([1], [2], [3]);
+    await expect(leader.read('sum', { timeoutMs: 50 })).rejects.toMatchObject({
+      outcome: 'rejected',
+    });
+    cluster.heal();
+    const next = await cluster.leader();
+    expect(await next.read('sum')).toBe(0);
+    expect(await leader.read('sum')).toBe(0);
+  });
+
   it('stops a node whose state machine throws, and names the place', async () => {
     const leader = await start();
     const follower = others(leader)[0] as Node;
@@ -262,7 +313,13 @@ describe('a cluster in one process', () => {
     expect(status.failure?.message).toContain(String(logId.index));
     expect(errors).toHaveLength(1);
     expect((await leader.write(1)).response).toBe(2);
-    await expect(follower.write(1)).rejects.toMatchObject({ code: 'KEELSON_STATE_MACHINE_FAILED' });
+    const refused = { code: 'KEELSON_STATE_MACHINE_FAILED', outcome: 'rejected' };
+    await expect(follower.write(1)).rejects.toMatchObject(refused);
+    await expect(follower.writeMany([1, 2])).rejects.toMatchObject(refused);
+    await expect(follower.read('sum')).rejects.toMatchObject(refused);
+    await expect(follower.read('sum', { consistency: 'local' })).rejects.toMatchObject(refused);
+    await expect(follower.readBarrier()).rejects.toMatchObject(refused);
+    expect(await leader.read('sum')).toBe(2);
   });
 
   it('closes what it has opened when a node cannot start', async () => {
