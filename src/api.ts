@@ -56,11 +56,15 @@ export interface Status {
 }
 
 export interface RaftEvents {
+  /** Something in the status is different; changes of one turn are told once. */
   status: [status: Status];
+  /** Another node leads, or another term has begun; `nodeId` is undefined while nobody is known to. */
   leader: [leader: { readonly nodeId: NodeId | undefined; readonly term: number }];
+  /** Another membership is in force, committed or not. */
   membership: [
     membership: { readonly voters: readonly NodeId[]; readonly learners: readonly NodeId[] },
   ];
+  /** The node has stopped, or a task of `whileLeader` threw. */
   error: [error: KeelsonError];
 }
 
