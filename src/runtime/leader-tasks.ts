@@ -10,11 +10,17 @@ export type LeaderTask = (leadership: {
   readonly signal: AbortSignal;
 }) => void | Promise<void>;
 
+/** One call of `whileLeader`; the same function may be given to several. */
+interface Registration {
+  readonly task: LeaderTask;
+  running: AbortController | undefined;
+}
+
 export class LeaderTasks {
   private readonly observers: Observers;
   private readonly status: () => Status;
   private readonly logger: Logger;
-  private readonly tasks = new Map<LeaderTask, AbortController | undefined>();
+  private readonly registrations = new Set<Registration>();
   private term = 0;
 
   constructor(observers: Observers, status: () => Status, logger: Logger) {
@@ -24,21 +30,21 @@ export class LeaderTasks {
   }
 
   add(task: LeaderTask): () => void {
-    if (this.tasks.size === 0) this.observers.events.on('status', this.update);
-    this.tasks.set(task, undefined);
-    if (this.term !== 0) this.start(task);
+    if (this.registrations.size === 0) this.observers.events.on('status', this.update);
+    const registration: Registration = { task, running: undefined };
+    this.registrations.add(registration);
+    if (this.term !== 0) this.start(registration);
     else this.update(this.status());
-    return () => this.remove(task);
+    return () => this.remove(registration);
   }
 
   stop(): void {
-    for (const task of [...this.tasks.keys()]) this.remove(task);
+    for (const registration of [...this.registrations]) this.remove(registration);
   }
 
-  private remove(task: LeaderTask): void {
-    this.tasks.get(task)?.abort();
-    this.tasks.delete(task);
-    if (this.tasks.size > 0) return;
+  private remove(registration: Registration): void {
+    registration.running?.abort();
+    if (!this.registrations.delete(registration) || this.registrations.size > 0) return;
     this.observers.events.off('status', this.update);
     this.term = 0;
   }
@@ -47,17 +53,18 @@ export class LeaderTasks {
     const term = status.readyToLead ? status.term : 0;
     if (term === this.term) return;
     this.term = term;
-    for (const [task, running] of this.tasks) {
-      running?.abort();
-      this.tasks.set(task, undefined);
-      if (term !== 0) this.start(task);
+    for (const registration of this.registrations) {
+      registration.running?.abort();
+      registration.running = undefined;
+      if (term !== 0) this.start(registration);
     }
   };
 
-  private start(task: LeaderTask): void {
+  private start(registration: Registration): void {
     const controller = new AbortController();
-    this.tasks.set(task, controller);
+    registration.running = controller;
     const { term } = this;
+    const { task } = registration;
     const { signal } = controller;
     // Not at once: the caller may be in the middle of a step of the engine.
     Promise.resolve()
