@@ -5,16 +5,16 @@ import type { IoId, LogId, LogIndex, Membership, NodeId, Role, Term, Vote } from
  * What the engine wants done. A command is emitted only when its condition holds, or it names the
  * condition; no order between lanes is assumed. Log commands never overtake one another.
  *
- * | lane          | command         | waits for                                              |
- * |---------------|-----------------|--------------------------------------------------------|
- * | log           | SaveVote        | nothing                                                |
- * | log           | AppendEntries   | nothing                                                |
- * | log           | TruncateAfter   | nothing                                                |
- * | log           | AdvanceIo       | earlier I/O; writes no bytes                           |
- * | network       | Send            | nothing: the engine held it until its I/O was durable  |
- * | network       | Replicate       | entry bytes readable; session still the same when sent |
- * | state machine | Apply           | nothing: committed and locally flushed when emitted    |
- * | respond       | ReadReady …     | nothing                                                |
+ * | lane          | command       | waits for                                                |
+ * |---------------|---------------|----------------------------------------------------------|
+ * | log           | SaveVote      | nothing                                                  |
+ * | log           | AppendEntries | nothing                                                  |
+ * | log           | TruncateAfter | nothing                                                  |
+ * | log           | AdvanceIo     | earlier I/O; writes no bytes                             |
+ * | network       | Send          | nothing: the engine held it until its I/O was durable    |
+ * | network       | Replicate     | entry bytes readable; still leader of its term when sent |
+ * | state machine | Apply         | nothing: committed and locally flushed when emitted      |
+ * | respond       | ReadReady …   | nothing                                                  |
  */
 export type Command =
   | SaveVote
@@ -70,6 +70,9 @@ export interface Send {
  * Send entries behind `prevLogId`, as many as fit into `maxBytes` (at least one, if there is any) and
  * none beyond `lastIndex`. The runtime answers with `engine.replicated(…)` or, when it cannot,
  * `engine.replicateFailed(…)`; until then no other Replicate goes to this target.
+ *
+ * It may be sent although a newer session has begun meanwhile: a leader's log is never changed within
+ * its term, so the entries are right, and answers to an older session say nothing.
  */
 export interface Replicate {
   readonly type: 'Replicate';

@@ -1,4 +1,4 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { KeelsonError } from '../../dist/base/errors.js';
 import type { Replicate } from '../../dist/engine/commands.js';
 import { ReplicateLane } from '../../dist/runtime/replicate-lane.js';
@@ -22,7 +22,14 @@ function setUp(takes: boolean, read: () => unknown) {
     replicated: (_target: number, session: number) => seen.replicated.push(session),
     replicateFailed: (_target: number, session: number) => seen.failed.push(session),
   };
-  const network = { sendAppend: () => takes };
+  const sent: unknown[] = [];
+  const network = {
+    takes,
+    sendAppend(_target: number, message: unknown): boolean {
+      sent.push(message);
+      return this.takes;
+    },
+  };
   const lane = new ReplicateLane(
     0,
     engine as never,
@@ -31,7 +38,7 @@ function setUp(takes: boolean, read: () => unknown) {
     () => {},
     (error) => seen.failures.push(error),
   );
-  return { lane, seen, network };
+  return { lane, seen, engine, network, sent };
 }
 
 it('a command that the network holds is answered when the connection ends, or its target starves', () => {
@@ -47,7 +54,7 @@ it('a command that the network holds is answered when the connection ends, or it
 it('a command that the network holds is sent when its target is writable', () => {
   const { lane, seen, network } = setUp(false, () => undefined);
   lane.replicate(command);
-  network.sendAppend = () => true;
+  network.takes = true;
   lane.writable(2);
   expect(seen).toMatchObject({ replicated: [7], failed: [] });
 });
@@ -68,4 +75,38 @@ it('a read from segments that finds the log damaged stops the node', async () =>
   lane.replicate({ ...command, lastIndex: 9 });
   await new Promise((resolve) => setImmediate(resolve));
   expect(seen).toMatchObject({ failed: [], failures: [damage] });
+});
+
+describe('a leader that is no longer what it was when it was told to replicate', () => {
+  const changes = [
+    ['leads a later term', { term: 2 }],
+    ['follows', { role: 'follower' }],
+  ] as const;
+
+  it.each(changes)('sends nothing that was read meanwhile, when it %s', async (_what, change) => {
+    let references = 1;
+    let arrive: (lease: unknown) => void = () => {};
+    const { lane, seen, engine, sent } = setUp(
+      true,
+      () => new Promise((resolve) => (arrive = resolve)),
+    );
+    lane.replicate({ ...command, lastIndex: 9 });
+    Object.assign(engine, change);
+    arrive({ lastIndex: 9, bytes: 50, parts: [], release: () => references-- });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(sent).toEqual([]);
+    expect(references).toBe(0);
+    expect(seen).toEqual({ failed: [], replicated: [], failures: [] });
+  });
+
+  it.each(changes)('sends nothing that was held meanwhile, when it %s', (_what, change) => {
+    const { lane, seen, engine, network, sent } = setUp(false, () => undefined);
+    lane.replicate(command);
+    sent.length = 0;
+    network.takes = true;
+    Object.assign(engine, change);
+    lane.writable(2);
+    expect(sent).toEqual([]);
+    expect(seen).toEqual({ failed: [], replicated: [], failures: [] });
+  });
 });
