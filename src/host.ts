@@ -6,7 +6,7 @@ import type { Config } from './config/types.js';
 import { Engine } from './engine/engine.js';
 import type { IoId, Membership, NodeId, RecoveredLog } from './engine/types.js';
 import type { Network, NodeIdentity } from './network/network.js';
-import { CallScope } from './runtime/call-scope.js';
+import type { CallScope } from './runtime/call-scope.js';
 import { Forwarder } from './runtime/forwarder.js';
 import { votersOf } from './runtime/membership-codec.js';
 import { Observers } from './runtime/observers.js';
@@ -90,7 +90,7 @@ export class Host {
         membership: (membership) => this.membershipChanged(membership),
         failed: (error) => this.failed(error),
       },
-      sendOn: (payload, timeoutMs) => this.write(payload, timeoutMs),
+      sendOn: (payload, timeoutMs) => this.forwarder.takeOver(payload, timeoutMs),
     });
     this.forwarder = new Forwarder(
       nodeId,
@@ -167,12 +167,6 @@ export class Host {
   /** A full disk ends writing only: what the machine has applied can still be read. */
   get readableThoughStopped(): boolean {
     return this.runtime.stopped?.code === 'KEELSON_STORAGE_FULL' && this.closing === undefined;
-  }
-
-  private write(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
-    const { callTimeoutMs } = this.config.limits;
-    const scope = new CallScope(this.scheduler, { timeoutMs }, callTimeoutMs);
-    return this.forwarder.write(payload, scope);
   }
 
   /** The index that a linearizable read must see, from whoever leads. */

@@ -104,8 +104,9 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
   }
 
   /**
-   * Replicates several commands with one promise. On the leader they share one batch and
-   * stand side by side in the log; on a follower each is forwarded on its own.
+   * Replicates several commands with one promise: as many as fit one batch (`storage.maxBatchEntries`,
+   * `storage.maxBatchBytes`). On the leader they stand side by side in the log; on a follower each is
+   * forwarded on its own.
    */
   async writeMany(
     commands: readonly Command[],
@@ -114,42 +115,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     if (commands.length === 0) return [];
     const scope = this.scope(options);
     const payloads = commands.map((command) => this.encode(command));
-    const { engine, proposer } = this.runtime;
-    if (engine.role === 'leader') {
-      const results = proposer.proposeMany(payloads, scope.remainingMs());
-      try {
-        return await proposer.abortable(results as Promise<WriteResult<Response>[]>, scope);
-      } catch (error) {
-        // Refused as a whole, before it was appended: this node has lost its office.
-        if (!(error instanceof KeelsonError) || error.code !== 'KEELSON_NOT_LEADER') throw error;
-      }
-    }
-    return this.writeEach(payloads, scope);
-  }
-
-  private async writeEach(
-    payloads: readonly Uint8Array[],
-    scope: CallScope,
-  ): Promise<WriteResult<Response>[]> {
-    const { forwarder } = this.host;
-    const results = await Promise.allSettled(
-      payloads.map((payload) => forwarder.write(payload, scope) as Promise<WriteResult<Response>>),
-    );
-    const failures = results.flatMap((result) =>
-      result.status === 'rejected' ? [result.reason as unknown] : [],
-    );
-    const [first] = failures;
-    if (first === undefined) {
-      return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    }
-    if (failures.length === payloads.length && failures.every(isRejection)) throw first;
-    // Some commands took effect, or may have: the call as a whole is not safe to repeat.
-    const message = first instanceof Error ? first.message : String(first);
-    throw new KeelsonError(
-      first instanceof KeelsonError ? first.code : 'KEELSON_LEADERSHIP_LOST',
-      `${failures.length} of ${payloads.length} commands failed, the first with: ${message}`,
-      { outcome: 'unknown', cause: first },
-    );
+    return (await this.host.forwarder.writeMany(payloads, scope)) as WriteResult<Response>[];
   }
 
   /** Answers a query from this node's state machine, as fresh as `consistency` asks. */
@@ -201,7 +167,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * @throws KeelsonError why the node has stopped, if it has; KEELSON_TIMEOUT, KEELSON_ABORTED
    */
   async writable(options?: CallOptions): Promise<void> {
-    await this.waitFor(() => this.runtime.proposer.canAccept, options);
+    await this.waitFor(() => this.runtime.proposer.hasRoomAgain(), options);
   }
 
   /**
@@ -263,10 +229,6 @@ function atLeast(consistency: Exclude<Consistency, string>): number {
     'KEELSON_INVALID_ARGUMENT',
     `consistency.atLeast needs a log id with an index, not ${String(index)}`,
   );
-}
-
-function isRejection(error: unknown): boolean {
-  return error instanceof KeelsonError && error.outcome === 'rejected';
 }
 
 function notEncodable(cause: unknown): KeelsonError {

@@ -206,17 +206,17 @@ const sections = {
     maxPendingWrites: integer(
       'count',
       [65_536, 1, 10_000_000],
-      'Writes that may be accepted and unanswered at a time; more are refused as overloaded.',
+      'Writes that may be accepted and unanswered at a time, here or on the way to the leader; more are refused as overloaded.',
     ),
     maxPendingBytes: integer(
       'bytes',
       [32 * MIB, 4 * KIB, 2 * GIB],
-      'Encoded commands that may be accepted and unanswered at a time.',
+      'Encoded commands that may be accepted and unanswered at a time, here or on the way to the leader.',
     ),
     maxPendingReads: integer(
       'count',
       [65_536, 1, 10_000_000],
-      'Reads that may be unanswered at a time; more are refused as overloaded.',
+      'Reads that may be unanswered at a time, on a leader also those that followers ask about; more are refused as overloaded.',
     ),
     callTimeoutMs: integer(
       'ms',

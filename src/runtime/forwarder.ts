@@ -1,17 +1,20 @@
 import type { WriteResult } from '../api.js';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
-import type { Scheduler } from '../base/scheduler.js';
+import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { LogIndex, NodeId } from '../engine/types.js';
 import type { ForwardRequest, ForwardResponse, Network } from '../network/network.js';
-import type { CallScope } from './call-scope.js';
+import { CallScope } from './call-scope.js';
 import { writeResultOf } from './forwarded-requests.js';
 import type { Observers } from './observers.js';
+import { NO_ROOM_CODES } from './proposer.js';
 import type { Runtime } from './runtime.js';
 
 /**
  * Client calls on a node that does not lead: waits until a leader is known and sends the request one
  * hop, with the time that is left.
  *
+ * - A write counts in the one budget of this node until it is answered, and is refused before it waits
+ *   or is sent. What was admitted once stays so, however often the leader changes.
  * - A write that was sent is never sent again, unless the answer says that it was refused before it
  *   changed anything.
  * - A question for the read index changes nothing, so it is asked again, of whoever leads then, when
@@ -29,6 +32,8 @@ export class Forwarder {
   private readonly readTimeoutMs: number;
   /** Gives up the questions that were sent to an earlier leader. */
   private readonly abandonReads: Set<() => void> = new Set();
+  /** Runs while another node is taken to have no room. */
+  private noRoomTimer: Timer | undefined;
 
   constructor(
     nodeId: NodeId,
@@ -47,25 +52,97 @@ export class Forwarder {
   }
 
   /** Replicates a command, here or through the leader. */
-  async write(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
-    for (;;) {
-      const leader = await this.leader(scope);
-      try {
-        if (leader === this.nodeId) return await this.propose(payload, scope);
-        const request: ForwardRequest = { kind: 'write', payload, timeoutMs: scope.remainingMs() };
-        const response = await scope.race(this.network.request(leader, request), 'unknown');
-        return writeResultOf(checked(response));
-      } catch (error) {
-        if (!isRefusedByLeader(error)) throw error;
-        await this.pause(scope, error);
-      }
+  write(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
+    const refusal = this.runtime.proposer.refusalOf([payload]);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    return this.forward(payload, scope);
+  }
+
+  /** Replicates commands, side by side where this node leads, each on its own through the leader. */
+  writeMany(payloads: readonly Uint8Array[], scope: CallScope): Promise<WriteResult<unknown>[]> {
+    const { engine, proposer } = this.runtime;
+    const sendOn = (): Promise<WriteResult<unknown>[]> => this.writeEach(payloads, scope);
+    if (engine.role === 'leader') {
+      const proposal = proposer.proposeMany(payloads, scope.remainingMs(), sendOn);
+      return proposer.abortable(proposal as Promise<WriteResult<unknown>[]>, scope);
     }
+    const refusal = proposer.refusalOf(payloads);
+    return refusal === undefined ? sendOn() : Promise.reject(refusal);
+  }
+
+  /** Takes over a write that this node was given as a leader and may propose no longer. */
+  takeOver(payload: Uint8Array, timeoutMs: number): Promise<WriteResult<unknown>> {
+    return this.forward(payload, new CallScope(this.scheduler, { timeoutMs }, timeoutMs));
+  }
+
+  private async writeEach(
+    payloads: readonly Uint8Array[],
+    scope: CallScope,
+  ): Promise<WriteResult<unknown>[]> {
+    const results = await Promise.allSettled(
+      payloads.map((payload) => this.forward(payload, scope)),
+    );
+    const failures = results.flatMap((result) =>
+      result.status === 'rejected' ? [result.reason as unknown] : [],
+    );
+    const [first] = failures;
+    if (first === undefined) {
+      return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    }
+    if (failures.length === payloads.length && failures.every(isRejection)) throw first;
+    // Some commands took effect, or may have: the call as a whole is not safe to repeat.
+    const message = first instanceof Error ? first.message : String(first);
+    throw new KeelsonError(
+      first instanceof KeelsonError ? first.code : 'KEELSON_LEADERSHIP_LOST',
+      `${failures.length} of ${payloads.length} commands failed, the first with: ${message}`,
+      { outcome: 'unknown', cause: first },
+    );
+  }
+
+  /** Holds a write that was admitted until it is answered, or proposed by this node. */
+  private async forward(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
+    const { proposals } = this.runtime.proposer;
+    proposals.hold(payload);
+    try {
+      for (;;) {
+        const leader = await this.leader(scope);
+        if (leader === this.nodeId) break;
+        try {
+          const timeoutMs = scope.remainingMs();
+          const request: ForwardRequest = { kind: 'write', payload, timeoutMs };
+          const response = await scope.race(this.network.request(leader, request), 'unknown');
+          return writeResultOf(checked(response));
+        } catch (error) {
+          if (isRefusedForWantOfRoom(error)) this.waitForRoomElsewhere();
+          if (!isRefusedByLeader(error)) throw error;
+          await this.pause(scope, error);
+        }
+      }
+    } finally {
+      proposals.letGo(payload);
+      this.observers.changed();
+    }
+    // In the same step as it was let go: nobody else gets its room.
+    return await this.propose(payload, scope);
   }
 
   private propose(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
     const { proposer } = this.runtime;
-    const proposal = proposer.propose(payload, scope.remainingMs());
+    const sendOn = (): Promise<WriteResult<unknown>> => this.forward(payload, scope);
+    const proposal = proposer.propose(payload, scope.remainingMs(), sendOn);
     return proposer.abortable(proposal as Promise<WriteResult<unknown>>, scope);
+  }
+
+  /**
+   * This node sees commits, but not the room that another one has: writers that wait for it try again
+   * after a pause at the latest.
+   */
+  private waitForRoomElsewhere(): void {
+    this.runtime.proposer.noRoomElsewhere();
+    this.noRoomTimer ??= this.scheduler.setTimer(RETRY_MS, () => {
+      this.noRoomTimer = undefined;
+      if (this.runtime.stopRefusal === undefined) this.runtime.storeWritable();
+    });
   }
 
   /** The index that a linearizable read must see, from whoever leads. */
@@ -173,10 +250,15 @@ function rejectionOf(error: unknown): unknown {
   return new KeelsonError(error.code, error.message, { cause: error });
 }
 
+function isRejection(error: unknown): error is KeelsonError {
+  return error instanceof KeelsonError && error.outcome === 'rejected';
+}
+
 function isRefusedByLeader(error: unknown): boolean {
-  return (
-    error instanceof KeelsonError &&
-    error.outcome === 'rejected' &&
-    (error.code === 'KEELSON_NOT_LEADER' || error.code === 'KEELSON_NO_LEADER')
-  );
+  if (!isRejection(error)) return false;
+  return error.code === 'KEELSON_NOT_LEADER' || error.code === 'KEELSON_NO_LEADER';
+}
+
+function isRefusedForWantOfRoom(error: unknown): boolean {
+  return isRejection(error) && NO_ROOM_CODES.includes(error.code);
 }

@@ -13,6 +13,8 @@ import type { KeelsonError } from '../base/errors.js';
  * One ring of parallel arrays, sized once: a write costs no object besides its promise. A slot holds
  * one write or one `writeMany`, which is answered as a whole. The log can only overwrite a suffix, so
  * slots leave at the head (applied) or at the end of the appended part (overwritten).
+ *
+ * Writes that this node holds for another leader are only counted here: one budget bounds them all.
  */
 
 export type Resolve = (value: unknown) => void;
@@ -23,7 +25,10 @@ const capture = (resolve: Resolve): void => {
   capturedResolve = resolve;
 };
 
-/** Replicates a write through another leader, within the time that it has left. */
+/**
+ * Replicates a write through another leader, within the time that it has left. It counts the write with
+ * `hold` before it returns, so that what was admitted once is never refused for want of room.
+ */
 export type SendOn = (payload: Uint8Array, timeoutMs: number) => Promise<unknown>;
 
 export interface ProposalLimits {
@@ -59,8 +64,8 @@ export class Proposals {
   private readonly bytes: Int32Array;
   private readonly firstIndexes: Float64Array;
   private readonly terms: Float64Array;
-  /** 1: a write that may be sent on to another leader while it has no place in this log. */
-  private readonly mobile: Uint8Array;
+  /** Where a write goes, if it may, when this node may append it no longer. */
+  private readonly sendOns: (SendOn | undefined)[];
   /** Time limit in ms until it is appended, point in monotonic time from then on. */
   private readonly deadlines: Float64Array;
   private head = 0;
@@ -72,6 +77,8 @@ export class Proposals {
   private payloadBytes = 0;
   private entries = 0;
   private pendingBytes = 0;
+  private heldEntries = 0;
+  private heldBytes = 0;
   private nextDeadlineMs = Number.POSITIVE_INFINITY;
 
   constructor(limits: ProposalLimits) {
@@ -85,13 +92,18 @@ export class Proposals {
     this.bytes = new Int32Array(capacity);
     this.firstIndexes = new Float64Array(capacity);
     this.terms = new Float64Array(capacity);
-    this.mobile = new Uint8Array(capacity);
+    this.sendOns = new Array(capacity).fill(undefined);
     this.deadlines = new Float64Array(capacity);
   }
 
   /** Entries that wait, appended or not. */
   get pending(): number {
     return this.entries;
+  }
+
+  /** Writes that this node has yet to answer, wherever they are. */
+  get unanswered(): number {
+    return this.entries + this.heldEntries;
   }
 
   /** Earliest deadline of all that wait; never later than the true one. */
@@ -105,23 +117,42 @@ export class Proposals {
 
   hasRoom(entries: number, bytes: number): boolean {
     return (
-      this.entries + entries <= this.limits.maxPendingWrites &&
-      this.pendingBytes + bytes <= this.limits.maxPendingBytes
+      this.entries + this.heldEntries + entries <= this.limits.maxPendingWrites &&
+      this.pendingBytes + this.heldBytes + bytes <= this.limits.maxPendingBytes
     );
   }
 
-  /**
-   * Takes one write; the caller has checked `hasRoom`. `mobile`: `sendOnUnappended` may take it away.
-   */
-  add(payload: Uint8Array, timeoutMs: number, mobile: boolean): Promise<unknown> {
-    this.payloads[this.payloadCount++] = payload;
-    return this.addSlot(1, payload.length, undefined, timeoutMs, mobile ? 1 : 0);
+  /** Counts a write that stands elsewhere: it waits for a leader, or is under way to one. */
+  hold(payload: Uint8Array): void {
+    this.heldEntries++;
+    this.heldBytes += payload.length;
   }
 
-  /** Takes several writes that are answered together; the caller has checked `hasRoom`. */
-  addMany(payloads: readonly Uint8Array[], bytes: number, timeoutMs: number): Promise<unknown> {
-    for (const payload of payloads) this.payloads[this.payloadCount++] = payload;
-    return this.addSlot(payloads.length, bytes, [], timeoutMs, 0);
+  /** A write that was held is answered, or is added here next. */
+  letGo(payload: Uint8Array): void {
+    this.heldEntries--;
+    this.heldBytes -= payload.length;
+  }
+
+  /**
+   * Takes one write; the caller has checked `hasRoom`. Without `sendOn` it is bound to this log.
+   */
+  add(payload: Uint8Array, timeoutMs: number, sendOn?: SendOn): Promise<unknown> {
+    this.payloads[this.payloadCount++] = payload;
+    return this.addSlot(1, payload.length, undefined, timeoutMs, sendOn);
+  }
+
+  /**
+   * Takes several writes that are answered together; the caller has checked `hasRoom`. `sendOn` takes
+   * care of all of them, whatever payload it is given.
+   */
+  addMany(payloads: readonly Uint8Array[], timeoutMs: number, sendOn: SendOn): Promise<unknown> {
+    let bytes = 0;
+    for (const payload of payloads) {
+      bytes += payload.length;
+      this.payloads[this.payloadCount++] = payload;
+    }
+    return this.addSlot(payloads.length, bytes, [], timeoutMs, sendOn);
   }
 
   /** Names the write that was added last, for `cancel`. */
@@ -135,7 +166,7 @@ export class Proposals {
     bytes: number,
     results: WriteResult<unknown>[] | undefined,
     timeoutMs: number,
-    mobile: number,
+    sendOn: SendOn | undefined,
   ): Promise<unknown> {
     const promise = new Promise<unknown>(capture);
     const slot = this.tail++ & this.mask;
@@ -143,7 +174,7 @@ export class Proposals {
     this.results[slot] = results;
     this.counts[slot] = count;
     this.bytes[slot] = bytes;
-    this.mobile[slot] = mobile;
+    this.sendOns[slot] = sendOn;
     this.deadlines[slot] = timeoutMs;
     this.entries += count;
     this.pendingBytes += bytes;
@@ -210,17 +241,18 @@ export class Proposals {
   }
 
   /**
-   * Gives the mobile writes among those that have no place in the log yet to `send`, in the order in
-   * which they came, and fails the others. Each is answered with what becomes of it there.
+   * Sends on the writes that have no place in the log yet and may go elsewhere, in the order in which
+   * they came, and fails the others. Each is answered with what becomes of it there.
    */
-  sendOnUnappended(error: KeelsonError, send: SendOn): void {
+  sendOnUnappended(error: KeelsonError): void {
     let at = 0;
     for (let position = this.appended; position !== this.tail; position++) {
       const slot = position & this.mask;
       const resolve = this.resolves[slot];
-      if (this.mobile[slot] === 1 && resolve !== undefined) {
+      const sendOn = this.sendOns[slot];
+      if (sendOn !== undefined && resolve !== undefined) {
         this.resolves[slot] = undefined;
-        resolve(send(this.payloads[at]!, this.deadlines[slot]!));
+        resolve(sendOn(this.payloads[at]!, this.deadlines[slot]!));
       }
       at += this.counts[slot]!;
     }
@@ -309,6 +341,7 @@ export class Proposals {
     this.pendingBytes -= this.bytes[slot]!;
     this.resolves[slot] = undefined;
     this.results[slot] = undefined;
+    this.sendOns[slot] = undefined;
     if (this.head === this.tail) this.startOver();
   }
 

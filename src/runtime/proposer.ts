@@ -8,7 +8,7 @@ import type { LeadershipErrors } from './leadership-errors.js';
 import { type ProposalLimits, Proposals, type SendOn } from './proposals.js';
 
 /** Refusals that the next write would get as well, until something changes. */
-const NO_ROOM_CODES: readonly ErrorCode[] = ['KEELSON_OVERLOADED', 'KEELSON_STORAGE_FULL'];
+export const NO_ROOM_CODES: readonly ErrorCode[] = ['KEELSON_OVERLOADED', 'KEELSON_STORAGE_FULL'];
 
 /**
  * Client writes on a leader, from the call to the engine: refuses what is too large or too much, and
@@ -22,12 +22,18 @@ export class Proposer {
   private readonly scheduler: Scheduler;
   private readonly staging: EntryStaging;
   private readonly limits: ProposerLimits;
+  /** What one call may bring: a block, and no more than there can ever be room for. */
+  private readonly maxCallEntries: number;
+  private readonly maxCallBytes: number;
   private readonly steps: ProposerSteps;
   private readonly sendOn: SendOn;
   private appendScheduled = false;
   private lastProposal: Promise<unknown> | undefined;
   /** The log or the engine has refused writes since it last had room. */
   private refusing = false;
+  /** The most that was refused since there last was room for it. */
+  private wantedEntries = 1;
+  private wantedBytes: number;
 
   constructor(
     engine: Engine,
@@ -43,6 +49,9 @@ export class Proposer {
     this.limits = limits;
     this.steps = steps;
     this.sendOn = sendOn;
+    this.wantedBytes = limits.maxEntryBytes;
+    this.maxCallEntries = Math.min(limits.maxBlockEntries, limits.maxPendingWrites);
+    this.maxCallBytes = Math.min(limits.maxBlockBytes, limits.maxPendingBytes);
     this.proposals = new Proposals(limits);
   }
 
@@ -51,37 +60,42 @@ export class Proposer {
    * command stands in its log, whoever leads next gets it.
    */
   write(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
-    return this.add(payload, timeoutMs, true);
+    return this.propose(payload, timeoutMs, this.sendOn);
   }
 
-  /** Writes one command into the log of this node, or nowhere. */
-  propose(payload: Uint8Array, timeoutMs: number): Promise<unknown> {
-    return this.add(payload, timeoutMs, false);
-  }
-
-  private add(payload: Uint8Array, timeoutMs: number, mobile: boolean): Promise<unknown> {
+  /** Writes one command into the log of this node, or, without `sendOn`, nowhere. */
+  propose(payload: Uint8Array, timeoutMs: number, sendOn?: SendOn): Promise<unknown> {
     const refusal = this.refusal(1, payload.length, payload.length);
     if (refusal !== undefined) return Promise.reject(refusal);
     this.scheduleAppend();
-    const proposal = this.proposals.add(payload, timeoutMs, mobile);
+    const proposal = this.proposals.add(payload, timeoutMs, sendOn);
     this.lastProposal = proposal;
     return proposal;
   }
 
-  /** Writes several commands, which are answered together, into the log of this node, or nowhere. */
-  proposeMany(payloads: readonly Uint8Array[], timeoutMs: number): Promise<unknown> {
+  /** Writes several commands, which are answered together; `sendOn` takes care of all of them. */
+  proposeMany(
+    payloads: readonly Uint8Array[],
+    timeoutMs: number,
+    sendOn: SendOn,
+  ): Promise<unknown> {
+    const refusal = this.refusalOf(payloads);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    this.scheduleAppend();
+    const proposal = this.proposals.addMany(payloads, timeoutMs, sendOn);
+    this.lastProposal = proposal;
+    return proposal;
+  }
+
+  /** Why this node takes none of these writes, whether it leads or not; undefined when it does. */
+  refusalOf(payloads: readonly Uint8Array[]): KeelsonError | undefined {
     let bytes = 0;
     let largest = 0;
     for (const payload of payloads) {
       bytes += payload.length;
       if (payload.length > largest) largest = payload.length;
     }
-    const refusal = this.refusal(payloads.length, bytes, largest);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    this.scheduleAppend();
-    const proposal = this.proposals.addMany(payloads, bytes, timeoutMs);
-    this.lastProposal = proposal;
-    return proposal;
+    return this.refusal(payloads.length, bytes, largest);
   }
 
   /** Lets go of the write that was proposed last when its signal fires. */
@@ -96,10 +110,18 @@ export class Proposer {
     return proposal.finally(() => signal.removeEventListener('abort', onAbort));
   }
 
-  /** Room for at least one more write. */
-  get canAccept(): boolean {
+  /** Whether one more write would be taken, and so would all that were refused since the last time. */
+  hasRoomAgain(): boolean {
     if (this.refusing || this.steps.stopRefusal !== undefined) return false;
-    return this.proposals.hasRoom(1, this.limits.maxEntryBytes);
+    if (!this.proposals.hasRoom(this.wantedEntries, this.wantedBytes)) return false;
+    this.wantedEntries = 1;
+    this.wantedBytes = this.limits.maxEntryBytes;
+    return true;
+  }
+
+  /** Another node has no room for what this one sends on. */
+  noRoomElsewhere(): void {
+    this.refusing = true;
   }
 
   /** There may be room again: in the log, or because something was committed. */
@@ -110,23 +132,25 @@ export class Proposer {
   private refusal(entries: number, bytes: number, largest: number): KeelsonError | undefined {
     const { stopRefusal } = this.steps;
     if (stopRefusal !== undefined) return stopRefusal;
-    const { maxEntryBytes, maxBlockEntries, maxBlockBytes } = this.limits;
+    const { maxEntryBytes } = this.limits;
     if (largest > maxEntryBytes) {
       return new KeelsonError(
         'KEELSON_ENTRY_TOO_LARGE',
         `a command of ${largest} bytes exceeds limits.maxEntryBytes (${maxEntryBytes})`,
       );
     }
-    if (entries > maxBlockEntries || bytes > maxBlockBytes) {
+    if (entries > this.maxCallEntries || bytes > this.maxCallBytes) {
       return new KeelsonError(
         'KEELSON_ENTRY_TOO_LARGE',
-        `${entries} commands of ${bytes} bytes exceed one batch (${maxBlockEntries} commands, ${maxBlockBytes} bytes)`,
+        `${entries} commands of ${bytes} bytes exceed one batch (${this.maxCallEntries} commands, ${this.maxCallBytes} bytes)`,
       );
     }
     if (this.proposals.hasRoom(entries, bytes)) return undefined;
+    this.wantedEntries = Math.max(this.wantedEntries, entries);
+    this.wantedBytes = Math.max(this.wantedBytes, bytes);
     return new KeelsonError(
       'KEELSON_OVERLOADED',
-      `${this.proposals.pending} writes wait already; try again when writable() resolves`,
+      `${this.proposals.unanswered} writes wait already; try again when writable() resolves`,
     );
   }
 
@@ -177,7 +201,7 @@ export class Proposer {
 
   /** What has no place in this log yet will get none: another leads now, or soon will. */
   lostOffice(): void {
-    this.proposals.sendOnUnappended(this.steps.errors.notLeader(), this.sendOn);
+    this.proposals.sendOnUnappended(this.steps.errors.notLeader());
   }
 }
 

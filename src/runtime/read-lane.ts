@@ -1,5 +1,5 @@
 import { invariant } from '../base/assert.js';
-import type { KeelsonError } from '../base/errors.js';
+import { KeelsonError } from '../base/errors.js';
 import type { LogIndex } from '../engine/types.js';
 import type { CallScope } from './call-scope.js';
 
@@ -18,15 +18,26 @@ export class ReadLane {
   private readonly rounds: Waiter<LogIndex>[] = [];
   /** Ascending by index. */
   private readonly indexes: Waiter<void>[] = [];
+  private readonly maxPendingReads: number;
   private appliedIndex: LogIndex;
 
-  constructor(appliedIndex: LogIndex) {
+  constructor(appliedIndex: LogIndex, maxPendingReads: number) {
     this.appliedIndex = appliedIndex;
+    this.maxPendingReads = maxPendingReads;
   }
 
   /** Reads that wait, of either kind. */
   get pending(): number {
     return this.rounds.length + this.indexes.length;
+  }
+
+  /** Why no more reads may ask for a round, those of followers included; undefined when they may. */
+  get refusal(): KeelsonError | undefined {
+    if (this.rounds.length < this.maxPendingReads) return undefined;
+    return new KeelsonError(
+      'KEELSON_OVERLOADED',
+      `${this.rounds.length} reads wait for a quorum already`,
+    );
   }
 
   /** Resolves with the index that a read of this round must see. */

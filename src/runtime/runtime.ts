@@ -53,6 +53,7 @@ export interface RuntimeParts {
 export interface RuntimeLimits extends ProposerLimits, ApplyLimits {
   readonly callTimeoutMs: number;
   readonly flushStallMs: number;
+  readonly maxPendingReads: number;
 }
 
 /** What the owner of a runtime is told; each is called between two steps. */
@@ -103,7 +104,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.proposals = this.proposer.proposals;
     this.forwardedRequests = new ForwardedRequests(this, scheduler, limits.callTimeoutMs);
     this.flushWatch = new FlushWatch(limits.flushStallMs);
-    this.reads = new ReadLane(machineApplied);
+    this.reads = new ReadLane(machineApplied, limits.maxPendingReads);
     const fail = (error: unknown): void => this.fail(error);
     this.applyLane = new ApplyLane(group, store, parts.machine, limits, machineApplied, fail);
     const progress = (): void => this.run();
@@ -134,7 +135,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   }
 
   get pendingWrites(): number {
-    return this.proposals.pending;
+    return this.proposals.unanswered;
   }
 
   /** Ends all waiting; nothing is decided or acknowledged any more. */
@@ -156,7 +157,8 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
 
   /** Asks for the index that a linearizable read must see; only on a leader. */
   readIndex(scope: CallScope): Promise<number> {
-    if (this.refusal !== undefined) return Promise.reject(this.refusal);
+    const refusal = this.refusal ?? this.reads.refusal;
+    if (refusal !== undefined) return Promise.reject(refusal);
     const round = this.engine.requestRead();
     if (round === 0) return Promise.reject(this.errors.notLeader());
     const answer = this.reads.waitForRound(round, scope);

@@ -1,35 +1,8 @@
 import { pack } from 'msgpackr';
 import { describe, expect, it } from 'vitest';
 import { KeelsonError } from '../../dist/index.js';
-import { ScriptedPeers, type SentRequest } from './support/scripted-peers.js';
-import { SeamCluster, type SeamNode } from './support/seam-cluster.js';
-
-interface Follower extends AsyncDisposable {
-  readonly node: SeamNode;
-  readonly peers: ScriptedPeers;
-  readonly cluster: SeamCluster;
-  /** Resolves with the nth request that the node sends, from 1. */
-  request(nth: number): Promise<SentRequest>;
-}
-
-/** Node 1, which follows node 2. */
-async function follower(config = {}): Promise<Follower> {
-  const peers = new ScriptedPeers();
-  const cluster = await SeamCluster.start({ started: [1], config, createNetwork: () => peers });
-  const node = cluster.node(1);
-  peers.lead(2, 5);
-  await node.waitFor(({ leader }) => leader === 2);
-  return {
-    node,
-    peers,
-    cluster,
-    request: async (nth) => {
-      await expect.poll(() => peers.requests.length, { interval: 2 }).toBeGreaterThanOrEqual(nth);
-      return peers.requests[nth - 1]!;
-    },
-    [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
-  };
-}
+import { follower } from './support/scripted-follower.js';
+import { SeamCluster } from './support/seam-cluster.js';
 
 const refused = { code: 'KEELSON_NOT_LEADER', message: 'no', outcome: 'rejected' } as const;
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -106,6 +79,37 @@ describe('a write on a follower', () => {
     await request(1);
     abort.abort();
     expect(await written).toMatchObject({ code: 'KEELSON_ABORTED', outcome: 'unknown' });
+  });
+});
+
+describe('a writeMany on a follower', () => {
+  const overloaded = { code: 'KEELSON_OVERLOADED', message: 'full', outcome: 'rejected' } as const;
+
+  it('sends each command on its own, and is answered with all that comes back', async () => {
+    await using follower1 = await follower();
+    const { node, peers, request } = follower1;
+    const written = node.writeMany([7, 8]);
+    await request(2);
+    for (const [at, sent] of peers.requests.entries()) {
+      sent.answer({ payload: pack(at), index: 12 + at, term: 5 });
+    }
+    expect(await written).toEqual([
+      { response: 0, logId: { term: 5, index: 12 } },
+      { response: 1, logId: { term: 5, index: 13 } },
+    ]);
+  });
+
+  it('has an unknown outcome when a part of it took effect, and is rejected when none did', async () => {
+    await using follower1 = await follower();
+    const { node, request } = follower1;
+    const partial = node.writeMany([7, 8]).catch((reason: unknown) => reason);
+    (await request(1)).answer({ payload: pack(1), index: 12, term: 5 });
+    (await request(2)).answer({ error: overloaded });
+    expect(await partial).toMatchObject({ code: 'KEELSON_OVERLOADED', outcome: 'unknown' });
+    const none = node.writeMany([7, 8]).catch((reason: unknown) => reason);
+    (await request(3)).answer({ error: overloaded });
+    (await request(4)).answer({ error: overloaded });
+    expect(await none).toMatchObject({ code: 'KEELSON_OVERLOADED', outcome: 'rejected' });
   });
 });
 

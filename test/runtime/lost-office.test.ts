@@ -11,6 +11,8 @@ function depose(cluster: SeamCluster, leader: SeamNode): void {
   expect(leader.status().state).toBe('follower');
 }
 
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
 /** How often each machine has applied the command. */
 async function timesApplied(cluster: SeamCluster, command: number): Promise<number[]> {
   const { logId } = await cluster.nodes[0]!.write(0);
@@ -50,6 +52,50 @@ describe('in the turn in which a leader loses its office', () => {
     depose(cluster, leader);
     const results = await Promise.all(writes);
     expect(results.map(({ response }) => response)).toEqual([1, 3, 6, 10, 15]);
+  });
+
+  it('all that it had taken goes on, though it is as much as it may hold, and nothing more is taken', async () => {
+    await using cluster = await SeamCluster.start({ config: { limits: { maxPendingWrites: 8 } } });
+    const leader = await cluster.leader();
+    const overloaded = { code: 'KEELSON_OVERLOADED', outcome: 'rejected' };
+    const refused = (): Promise<unknown> => leader.write(9).catch((error: unknown) => error);
+    const writes: Promise<unknown>[] = [leader.write(1), leader.write(2), leader.write(3)];
+    writes.push(leader.writeMany([4, 5, 6, 7]), leader.write(8, { timeoutMs: 20_000 }));
+    const before = refused();
+    depose(cluster, leader);
+    expect(await before).toMatchObject(overloaded);
+    expect(await refused()).toMatchObject(overloaded);
+    expect(leader.status().pendingWrites).toBe(8);
+    const results = await Promise.all(writes);
+    expect(results.flat()).toHaveLength(8);
+    expect(leader.status().pendingWrites).toBe(0);
+    for (const command of [1, 4, 8])
+      expect(await timesApplied(cluster, command)).toEqual([1, 1, 1]);
+    expect(await refused()).toMatchObject({ response: expect.any(Number) });
+  });
+
+  it('a write with a signal still heeds it', async () => {
+    await using cluster = await SeamCluster.start();
+    const leader = await cluster.leader();
+    cluster.hub.partition(cluster.nodes.map((node) => [idOf(node)]));
+    const first = leader.write(1).catch((error: unknown) => error);
+    await leader.waitFor(({ pendingWrites }) => pendingWrites === 1);
+    await turn();
+    // With others under way, this one is not appended before the end of the turn.
+    const abort = new AbortController();
+    const written = leader.write(2, { signal: abort.signal }).catch((error: unknown) => error);
+    for (let step = 0; step < 20; step++) await Promise.resolve();
+    const { lastLogIndex } = leader.status();
+    depose(cluster, leader);
+    await turn();
+    expect(leader.status()).toMatchObject({ lastLogIndex, pendingWrites: 2 });
+    abort.abort();
+    // It stands in no log.
+    expect(await written).toMatchObject({ code: 'KEELSON_ABORTED', outcome: 'rejected' });
+    expect(leader.status().pendingWrites).toBe(1);
+    cluster.hub.heal();
+    await first;
+    expect(await timesApplied(cluster, 2)).toEqual([0, 0, 0]);
   });
 
   it('a write that a follower had sent is refused, and sent by it to the next leader', async () => {

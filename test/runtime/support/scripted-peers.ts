@@ -2,6 +2,7 @@
  * The other nodes of a cluster, as far as one node can tell: it talks to a network behind which there
  * is nobody but the test.
  */
+import { KeelsonError } from '../../../dist/base/errors.js';
 import type { ControlMessage, HeartbeatRequest } from '../../../dist/engine/messages.js';
 import type {
   ForwardRequest,
@@ -88,6 +89,8 @@ export class ScriptedPeers implements Network {
   }
 
   close(): Promise<void> {
+    const closed = new KeelsonError('KEELSON_CLOSED', 'closed', { outcome: 'unknown' });
+    for (const sent of this.requests) sent.fail(closed);
     return Promise.resolve();
   }
 
