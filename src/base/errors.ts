@@ -50,7 +50,7 @@ export class KeelsonError extends Error {
   readonly code: ErrorCode;
   readonly outcome: Outcome;
   readonly leader: LeaderHint | undefined;
-  /** What the error is about: file, offset, node, group, index, field. */
+  /** What the error is about: file (its path), offset, node, group, index, field. */
   readonly details: Readonly<Record<string, unknown>>;
 
   constructor(code: ErrorCode, message: string, options: KeelsonErrorOptions = {}) {

@@ -4,6 +4,7 @@
  * become bytes; it is a named export because both threads need it, and only one holds the machine.
  */
 import { KeelsonError } from '../base/errors.js';
+import { fileOf } from '../base/file-of.js';
 import { msgpackCodec } from './codec.js';
 import { isCodec, machineFault, NO_CODEC } from './machine-fault.js';
 import type { AnyStateMachine, Codec } from './state-machine.js';
@@ -39,12 +40,13 @@ export async function loadCodec(url: string): Promise<Codec<unknown>> {
 }
 
 /** What tells a user which file is missing, and what to do. */
-export function missingFile(url: string, reason: string, cause?: unknown): KeelsonError {
+export function missingFile(url: URL | string, reason: string, cause?: unknown): KeelsonError {
+  const file = fileOf(url);
   return new KeelsonError(
     'KEELSON_MISSING_FILE',
-    `cannot load ${url}: ${reason}. If the program is bundled, keep keelson and the module of the ` +
+    `cannot load ${file}: ${reason}. If the program is bundled, keep keelson and the module of the ` +
       'state machine out of the bundle (mark them as external), or copy the file to that place.',
-    { details: { file: url }, cause },
+    { details: { file }, cause },
   );
 }
 
@@ -65,7 +67,7 @@ async function makeMachine(exported: unknown, url: string): Promise<AnyStateMach
         : await (exported as () => unknown)();
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      const message = `cannot make the state machine of ${url}: ${reason}`;
+      const message = `cannot make the state machine of ${fileOf(url)}: ${reason}`;
       throw new KeelsonError('KEELSON_STATE_MACHINE_FAILED', message, { cause: error });
     }
   }
@@ -80,7 +82,8 @@ function isClass(exported: object): boolean {
 }
 
 function invalidModule(url: string, what: string): KeelsonError {
-  return new KeelsonError('KEELSON_INVALID_ARGUMENT', `the module ${url} is not usable: ${what}`, {
-    details: { file: url },
+  const file = fileOf(url);
+  return new KeelsonError('KEELSON_INVALID_ARGUMENT', `the module ${file} is not usable: ${what}`, {
+    details: { file },
   });
 }

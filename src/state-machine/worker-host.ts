@@ -77,7 +77,7 @@ export class WorkerHost implements MachineHost {
     const workerFile = this.options.workerFile ?? new URL('./machine-worker.js', import.meta.url);
     for (const file of [workerFile, this.url]) {
       if (file.protocol === 'file:' && !existsSync(fileURLToPath(file))) {
-        this.failure = missingFile(fileURLToPath(file), 'there is no such file');
+        this.failure = missingFile(file, 'there is no such file');
         throw this.failure;
       }
     }
@@ -183,7 +183,7 @@ export class WorkerHost implements MachineHost {
     return new Promise((resolve, reject) => {
       const timer = scheduler.setTimer(limits.workerStartTimeoutMs, () => {
         const reason = `the worker did not load it within ${limits.workerStartTimeoutMs} ms`;
-        reject(missingFile(this.url.href, reason));
+        reject(missingFile(this.url, reason));
       });
       const settle = (result: MachineResult): void => {
         timer.cancel();
@@ -192,7 +192,7 @@ export class WorkerHost implements MachineHost {
       };
       pool.run(task).then(settle, (error: Error) => {
         timer.cancel();
-        reject(missingFile(workerFile.href, `the worker did not start (${error.message})`, error));
+        reject(missingFile(workerFile, `the worker did not start (${error.message})`, error));
       });
     });
   }

@@ -66,7 +66,7 @@ export function readCheckedFile(
       'KEELSON_STORAGE_VERSION',
       `${path} has format ${content.format}, this version of Keelson reads up to ${newestFormat}: ` +
         'run the version that wrote it, or a newer one',
-      { details: { path, found: content.format, expected: newestFormat } },
+      { details: { file: path, found: content.format, expected: newestFormat } },
     );
   }
   return content;
@@ -77,7 +77,7 @@ export function corrupt(path: string, finding: string): KeelsonError {
     'KEELSON_STORAGE_CORRUPT',
     `${path} is damaged: ${finding}. Restore it from a backup of this node's directory, or replace ` +
       'the node: remove it from the cluster and add it again with an empty directory',
-    { details: { path } },
+    { details: { file: path } },
   );
 }
 

@@ -7,10 +7,10 @@
  * thread had written is unknown. A thread that hangs in the kernel does not hang `close`.
  */
 import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { invariant } from '../base/assert.js';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
+import { fileOf } from '../base/file-of.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import {
@@ -229,13 +229,12 @@ export class PiscinaExecutor implements StorageExecutor {
   }
 
   private missingFile(reason: string): KeelsonError {
-    const path =
-      this.workerFile.protocol === 'file:' ? fileURLToPath(this.workerFile) : this.workerFile.href;
+    const file = fileOf(this.workerFile);
     return new KeelsonError(
       'KEELSON_MISSING_FILE',
-      `The storage worker ${path} could not be started: ${reason}. If the application is bundled, ` +
+      `The storage worker ${file} could not be started: ${reason}. If the application is bundled, ` +
         'keep the keelson package external, or copy its dist folder beside the bundle.',
-      { details: { path } },
+      { details: { file } },
     );
   }
 

@@ -46,16 +46,16 @@ export function compileModule(location: URL): CompiledModule {
 }
 
 function readModule(location: URL): Uint8Array {
-  const path = fileURLToPath(location);
+  const file = fileURLToPath(location);
   try {
-    return readFileSync(path);
+    return readFileSync(file);
   } catch (cause) {
     throw new KeelsonError(
       'KEELSON_MISSING_FILE',
-      `cannot read the WebAssembly module ${path}. It ships beside Keelson's own JavaScript: a bundler ` +
+      `cannot read the WebAssembly module ${file}. It ships beside Keelson's own JavaScript: a bundler ` +
         'must leave the package keelson external or copy dist/wasm/keelson.wasm to that place; in a ' +
         'source tree, run `npm run build`.',
-      { cause, details: { path } },
+      { cause, details: { file } },
     );
   }
 }

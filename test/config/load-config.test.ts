@@ -97,6 +97,7 @@ describe('loadConfig', () => {
     const failure = failureOf(() => loadConfig({ file: missing }));
     expect(failure.code).toBe('KEELSON_MISSING_FILE');
     expect(failure.message).toContain(missing);
+    expect(failure.details).toEqual({ file: missing });
     for (const content of ['{', '[]', 'null', '7']) {
       const file = fileWith(content);
       const bad = failureOf(() => loadConfig({ file }));

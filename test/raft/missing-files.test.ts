@@ -29,8 +29,8 @@ const told = {};
 const before = performance.now();
 try {
   await open();
-} catch ({ name, code, outcome, message }) {
-  told.error = { name, code, outcome, message };
+} catch ({ name, code, outcome, message, details }) {
+  told.error = { name, code, outcome, message, details };
 }
 told.ms = performance.now() - before;
 renameSync(join(root, file + '.gone'), join(root, file));
@@ -95,6 +95,7 @@ describe('Raft.open without a file that it needs fails within 5 s, names path an
       name: 'KeelsonError',
       code: 'KEELSON_MISSING_FILE',
       outcome: 'rejected',
+      details: { file: path },
     });
     expect(error.message).toContain(path);
     expect(error.message).toMatch(/bundle/);

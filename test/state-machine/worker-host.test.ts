@@ -51,6 +51,8 @@ describe('a module that cannot be loaded', () => {
     expect(failure.code).toBe(code);
     expect(failure.message).toContain(name);
     expect(failure.message).toContain(reason);
+    const details = code === 'KEELSON_STATE_MACHINE_FAILED' ? {} : { file: fixture(name).pathname };
+    expect(failure.details).toEqual(details);
     expect(events.failures).toEqual([]);
     await expect(host.query('entries')).rejects.toBe(failure);
   });
@@ -60,6 +62,7 @@ describe('a module that cannot be loaded', () => {
     const failure = await failureOf(host.open());
     expect(failure.code).toBe('KEELSON_MISSING_FILE');
     expect(failure.message).toContain('no-worker.js');
+    expect(failure.details).toEqual({ file: fixture('no-worker.js').pathname });
     expect(failure.message).toContain('bundle');
   });
 
@@ -68,6 +71,7 @@ describe('a module that cannot be loaded', () => {
     const failure = await failureOf(host.open());
     expect(failure.code).toBe('KEELSON_MISSING_FILE');
     expect(failure.message).toContain('broken.mjs');
+    expect(failure.details).toEqual({ file: fixture('broken.mjs').pathname });
   });
 });
 

@@ -111,6 +111,9 @@ describe('manifest', () => {
     expect(() => openManifest(disk, '/data', EXPECTED, randomBytes(1))).toThrow(
       error('KEELSON_STORAGE_VERSION', 'format 2', 'up to 1'),
     );
+    expect(() => openManifest(disk, '/data', EXPECTED, randomBytes(1))).toThrow(
+      expect.objectContaining({ details: { file: '/data/manifest', found: 2, expected: 1 } }),
+    );
   });
 
   test('every single damaged byte and every cut is found', () => {
@@ -129,7 +132,11 @@ describe('manifest', () => {
       damaged[place]! ^= 1 << (place % 8);
       expect(() => open(damaged), `byte ${place}`).toThrow(error('KEELSON_STORAGE_CORRUPT'));
       expect(() => open(whole.subarray(0, place)), `cut at ${place}`).toThrow(
-        error('KEELSON_STORAGE_CORRUPT', '/data/manifest'),
+        expect.objectContaining({
+          code: 'KEELSON_STORAGE_CORRUPT',
+          message: expect.stringContaining('/data/manifest'),
+          details: { file: '/data/manifest' },
+        }),
       );
     }
   });

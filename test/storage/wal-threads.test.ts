@@ -39,7 +39,7 @@ describe('the threads of the write-ahead log', () => {
     await expect(openOnDisk(temporaryDirectory('missing'), { workerFile })).rejects.toMatchObject({
       code: 'KEELSON_MISSING_FILE',
       message: expect.stringContaining('no-such-worker.js'),
-      details: { path: workerFile.pathname },
+      details: { file: workerFile.pathname },
     });
   });
 
@@ -50,6 +50,7 @@ describe('the threads of the write-ahead log', () => {
     await expect(opening).rejects.toMatchObject({
       code: 'KEELSON_MISSING_FILE',
       message: expect.stringContaining('wal-broken-worker.mjs'),
+      details: { file: workerFile.pathname },
     });
   });
 

@@ -53,8 +53,9 @@ describe('the built module', () => {
       }
     })();
     expect(error).toBeInstanceOf(KeelsonError);
-    const { code, message } = error as KeelsonError;
+    const { code, message, details } = error as KeelsonError;
     expect(code).toBe('KEELSON_MISSING_FILE');
+    expect(details).toEqual({ file: location.pathname });
     expect(message).toContain(location.pathname);
     expect(message).toMatch(/bundler.*copy.*npm run build/);
   });
