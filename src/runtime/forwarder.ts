@@ -141,7 +141,7 @@ export class Forwarder {
     this.runtime.proposer.noRoomElsewhere();
     this.noRoomTimer ??= this.scheduler.setTimer(RETRY_MS, () => {
       this.noRoomTimer = undefined;
-      if (this.runtime.stopRefusal === undefined) this.runtime.storeWritable();
+      this.runtime.storeWritable();
     });
   }
 

@@ -257,6 +257,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
 
   /** There is room in the log again, or there may be: something was committed. */
   storeWritable(): void {
+    if (this.stopReason !== undefined) return;
     this.proposer.roomAgain();
     this.observer.changed();
   }

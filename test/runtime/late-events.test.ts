@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import { KeelsonError } from '../../dist/base/errors.js';
+import type { Status } from '../../dist/index.js';
 import { MainThreadHost } from '../../dist/state-machine/main-thread-host.js';
 import { MemoryLogImage, MemoryLogStore } from '../../dist/storage/memory-log-store.js';
 import { Counter } from '../testing/counter.js';
@@ -12,6 +13,7 @@ class Parts {
   readonly flushes: (() => void)[] = [];
   readonly applies: (() => void)[] = [];
   fail: (error: KeelsonError) => void = () => {};
+  makeRoom: () => void = () => {};
   holdsFlushes = false;
   holdsApplies = false;
   private waiting: (() => void) | undefined;
@@ -52,6 +54,7 @@ async function start(): Promise<{ cluster: SeamCluster; leader: SeamNode; parts:
     openStore: async (nodeId, { events, ...rest }, config) => {
       const parts = of(nodeId);
       parts.fail = (error) => events.failed(error);
+      parts.makeRoom = () => events.writable();
       const store = new MemoryLogStore({
         ...rest,
         ...config.storage,
@@ -109,6 +112,10 @@ it.each([
   await end(leader, parts);
   for (const write of [applied, flushed]) expect(await write).toMatchObject({ outcome: 'unknown' });
   const before = leader.status();
+  // The end itself is told.
+  await new Promise((resolve) => setImmediate(resolve));
+  const told: Status[] = [];
+  leader.on('status', (status) => told.push(status));
   parts.asked.length = 0;
 
   const handler = cluster.handler(idOf(leader));
@@ -122,6 +129,7 @@ it.each([
   const late: Readonly<Record<string, () => void>> = {
     flushed: () => happen(parts.flushes),
     applied: () => happen(parts.applies),
+    'room in the log': () => parts.makeRoom(),
     'a heartbeat': () =>
       handler.message(peer, { type: 'HeartbeatRequest', term, committed: 0, round: 1 }),
     'a request for its vote': () => handler.message(peer, { type: 'VoteRequest', term, lastLogId }),
@@ -139,5 +147,7 @@ it.each([
     happens();
     expect(leader.status(), what).toEqual(before);
     expect(parts.asked, what).toEqual([]);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(told, what).toEqual([]);
   }
 });
