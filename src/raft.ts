@@ -180,12 +180,12 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
   }
 
   on<K extends keyof RaftEvents>(event: K, listener: (...values: RaftEvents[K]) => void): this {
-    this.host.observers.events.on(event, listener as never);
+    this.host.observers.on(event, listener);
     return this;
   }
 
   off<K extends keyof RaftEvents>(event: K, listener: (...values: RaftEvents[K]) => void): this {
-    this.host.observers.events.off(event, listener as never);
+    this.host.observers.off(event, listener);
     return this;
   }
 

@@ -30,7 +30,7 @@ export class LeaderTasks {
   }
 
   add(task: LeaderTask): () => void {
-    if (this.registrations.size === 0) this.observers.events.on('status', this.update);
+    if (this.registrations.size === 0) this.observers.on('status', this.update);
     const registration: Registration = { task, running: undefined };
     this.registrations.add(registration);
     if (this.term !== 0) this.start(registration);
@@ -45,7 +45,7 @@ export class LeaderTasks {
   private remove(registration: Registration): void {
     registration.running?.abort();
     if (!this.registrations.delete(registration) || this.registrations.size > 0) return;
-    this.observers.events.off('status', this.update);
+    this.observers.off('status', this.update);
     this.term = 0;
   }
 

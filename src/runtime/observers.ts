@@ -16,12 +16,16 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
+type Listener<K extends keyof RaftEvents> = (...values: RaftEvents[K]) => void;
+
 export class Observers {
-  readonly events: EventEmitter<RaftEvents> = new EventEmitter();
+  private readonly events: EventEmitter<RaftEvents> = new EventEmitter();
   private readonly scheduler: Scheduler;
   private readonly logger: Logger;
   private readonly status: () => Status;
   private readonly waiters = new Set<Waiter>();
+  /** Waiters and listeners of `status`, counted as they come and go: a write asks several times. */
+  private audience = 0;
   private scheduled = false;
   /** Why the status changes no more. */
   private ended: KeelsonError | undefined;
@@ -32,10 +36,23 @@ export class Observers {
     this.status = status;
   }
 
+  on<K extends keyof RaftEvents>(event: K, listener: Listener<K>): void {
+    this.events.on(event, listener as never);
+    this.countAudience();
+  }
+
+  off<K extends keyof RaftEvents>(event: K, listener: Listener<K>): void {
+    this.events.off(event, listener as never);
+    this.countAudience();
+  }
+
+  private countAudience(): void {
+    this.audience = this.waiters.size + this.events.listenerCount('status');
+  }
+
   /** Something in the status is different now. */
   changed(): void {
-    if (this.scheduled) return;
-    if (this.waiters.size === 0 && this.events.listenerCount('status') === 0) return;
+    if (this.audience === 0 || this.scheduled) return;
     this.scheduled = true;
     this.scheduler.enqueue(this.tell);
   }
@@ -55,7 +72,13 @@ export class Observers {
     } catch (error) {
       waiter.reject(error);
     }
-    this.waiters.delete(waiter);
+    this.leave(waiter);
+  }
+
+  private leave(waiter: Waiter): boolean {
+    const waited = this.waiters.delete(waiter);
+    this.countAudience();
+    return waited;
   }
 
   /** Resolves with the first status for which the predicate holds, the present one included. */
@@ -69,10 +92,11 @@ export class Observers {
     const promise = new Promise<Status>((resolve, reject) => {
       waiter = { predicate, resolve, reject };
       this.waiters.add(waiter);
+      this.countAudience();
       this.ask(waiter, this.status());
-      if (this.ended !== undefined && this.waiters.delete(waiter)) reject(this.ended);
+      if (this.ended !== undefined && this.leave(waiter)) reject(this.ended);
     });
-    return scope.race(promise, 'rejected', () => this.waiters.delete(waiter as Waiter));
+    return scope.race(promise, 'rejected', () => this.leave(waiter as Waiter));
   }
 
   emit<K extends keyof RaftEvents>(event: K, ...values: RaftEvents[K]): void {
@@ -100,5 +124,6 @@ export class Observers {
   private failAll(error: KeelsonError): void {
     for (const waiter of this.waiters) waiter.reject(error);
     this.waiters.clear();
+    this.countAudience();
   }
 }
