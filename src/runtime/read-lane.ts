@@ -26,11 +26,6 @@ export class ReadLane {
     this.maxPendingReads = maxPendingReads;
   }
 
-  /** Reads that wait, of either kind. */
-  get pending(): number {
-    return this.rounds.length + this.indexes.length;
-  }
-
   /** Why no more reads may ask for a round, those of followers included; undefined when they may. */
   get refusal(): KeelsonError | undefined {
     if (this.rounds.length < this.maxPendingReads) return undefined;
