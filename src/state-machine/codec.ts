@@ -6,6 +6,7 @@
  * node, after any restart.
  */
 import { Packr } from 'msgpackr';
+import { checkPlainData } from './plain-data.js';
 import type { Codec } from './state-machine.js';
 
 /** Payloads up to this size are decoded through one reused buffer. */
@@ -16,10 +17,11 @@ const scratch = new Uint8Array(SCRATCH_BYTES);
 
 /**
  * The default codec: any structured value, binary fields as Uint8Array. Binary fields of decoded
- * values are copies that the machine may keep.
+ * values are copies that the machine may keep. `encode` throws for what would not arrive (`checkPlainData`).
  */
 export const msgpackCodec: Codec<unknown> = {
   encode(value: unknown): Uint8Array {
+    checkPlainData(value);
     return packr.pack(value);
   },
   decode(bytes: Uint8Array): unknown {
