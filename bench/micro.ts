@@ -48,9 +48,8 @@ export function startSuite(suite: string, argv: readonly string[]): MicroOptions
   });
   const seconds = Number(values.seconds ?? DEFAULT_SECONDS);
   if (!(seconds > 0 && seconds <= 60)) throw new RangeError('--seconds must be in (0, 60]');
-  console.log(`suite ${suite}`);
   printEnvironment(environment());
-  if (seconds !== DEFAULT_SECONDS) console.log(`--seconds ${seconds}`);
+  console.log(`${suite}: ${JSON.stringify({ seconds })} for each case`);
   return { json: values.json === true, seconds };
 }
 
@@ -65,7 +64,7 @@ export function measure(micro: MicroCase, options: MicroOptions): MicroResult {
   // Throws here what would become a report of 0, and refuses what only looks finished.
   const probe: unknown = body();
   if (typeof probe !== 'number') throw new TypeError(`${name}: a body returns a number`);
-  if (process.stderr.isTTY) process.stderr.write(`measuring ${name} …\r`);
+  process.stderr.write(process.stderr.isTTY ? `\r\x1b[Kmeasuring ${name}` : `measuring ${name}\n`);
   const benchmark = new Benchmark(
     name,
     () => {
@@ -74,6 +73,7 @@ export function measure(micro: MicroCase, options: MicroOptions): MicroResult {
     { maxTime: options.seconds, minSamples: 5 },
   );
   benchmark.run({ async: false });
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   if (benchmark.error !== undefined) {
     throw new Error(`${name} failed: ${benchmark.error}`, { cause: benchmark.error });
   }

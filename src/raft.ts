@@ -75,8 +75,8 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * Replicates a command. Resolves when it is durable on a quorum and applied on the node that led,
    * with the state machine's response and the entry's log id.
    *
-   * @throws KeelsonError KEELSON_OVERLOADED, KEELSON_ENTRY_TOO_LARGE, KEELSON_NO_LEADER (rejected);
-   * KEELSON_TIMEOUT, KEELSON_ABORTED, KEELSON_LEADERSHIP_LOST (see `outcome`)
+   * @throws KeelsonError KEELSON_OVERLOADED, KEELSON_ENTRY_TOO_LARGE, KEELSON_INVALID_ARGUMENT (rejected);
+   * KEELSON_NO_LEADER, KEELSON_TIMEOUT, KEELSON_ABORTED, KEELSON_LEADERSHIP_LOST (see `outcome`)
    */
   write(command: Command, options?: CallOptions): Promise<WriteResult<Response>> {
     const { runtime } = this;

@@ -1,5 +1,5 @@
 // One node of a three-node bank. After `npm run build` (`npm start` has done it), in three shells:
-//   npx tsx examples/bank/main.ts 1     (then 2, then 3)
+//   npx tsx examples/bank/main.ts 1     (then 2, within half a minute, then 3)
 import { Raft } from 'keelson';
 import { Bank } from './bank.js';
 
@@ -19,9 +19,10 @@ await using bank = await Raft.open({
       3: `127.0.0.1:${ports[2]}`,
     },
   },
-  stateMachine: new Bank(), // in a worker: new URL('./bank.js', import.meta.url)
+  stateMachine: new Bank(), // in a worker: the URL of a compiled module
 });
 
+console.log(`node ${nodeId}: waiting for a majority`);
 // Writes go to whoever leads, from any node; the answer comes when a quorum has it on disk.
 await bank.write({ op: 'deposit', to: 'ann', amount: 5 }, { timeoutMs: 30_000 });
 const { response, logId } = await bank.write(
