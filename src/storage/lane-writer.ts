@@ -233,6 +233,8 @@ export class LaneWriter {
       if (fileBytes >= neededBytes) {
         if (this.disk.exists(path)) this.disk.remove(path);
         this.disk.rename(spare, path);
+        // Were only this lost in a crash, the next start would take what is written now for zeros.
+        this.disk.syncDirectory(directory);
         return { path, fileBytes };
       }
       this.disk.remove(spare);

@@ -116,6 +116,15 @@ export class MemoryDisk implements Disk {
     return image;
   }
 
+  /** The process dies, the machine goes on: the result has all that was written, synced or not. */
+  kill(): MemoryDisk {
+    this.checkAlive();
+    const same = new MemoryDisk(this.options);
+    same.root = this.root;
+    this.crashed = true;
+    return same;
+  }
+
   /** What would be found if the power failed now; this disk goes on. */
   imageAfterCrash(mode: CrashMode = 'discard', seed = 1): MemoryDisk {
     this.checkAlive();

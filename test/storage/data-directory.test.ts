@@ -70,7 +70,15 @@ describe('a data directory', () => {
   });
 
   it('opens after a crash at any call of its first start', async () => {
-    const operations = ['open', 'write', 'dataSync', 'rename', 'syncDirectory'] as const;
+    const operations = [
+      'open',
+      'write',
+      'extend',
+      'dataSync',
+      'rename',
+      'remove',
+      'syncDirectory',
+    ] as const;
     for (const operation of operations) {
       for (let nth = 1, reached = true; reached; nth++) {
         for (const mode of ['discard', 'random'] as const) {

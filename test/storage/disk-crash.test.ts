@@ -24,6 +24,16 @@ describe('MemoryDisk after a crash', () => {
     expect(found.readFile('/data/a')).toEqual(new Uint8Array(4096).fill(1));
   });
 
+  test('of the process alone has all that was written, until the power fails too', () => {
+    const { disk, file } = diskWithFile();
+    file.write(new Uint8Array(10).fill(2), 0);
+    disk.rename('/data/a', '/data/b');
+    const found = disk.kill();
+    expect(() => file.write(new Uint8Array(1), 0)).toThrow(code('EIO'));
+    expect(found.readFile('/data/b')).toEqual(new Uint8Array(10).fill(2));
+    expect(found.crash().readFile('/data/a')).toHaveLength(0);
+  });
+
   test('lets no old handle and no old disk go on', () => {
     const { disk, file } = diskWithFile();
     disk.crash();

@@ -172,6 +172,34 @@ describe('recovery of the write-ahead log', () => {
     expect(await log.contents()).toEqual(['entry-1', 'entry-2', 'entry-3']);
   });
 
+  it('never takes a file for one of zeros that a start had begun to write, whichever name was lost', async () => {
+    for (let nth = 1, reached = true; reached; nth++) {
+      for (const recovery of ['torn-tail', 'strict'] as const) {
+        const context = `power lost at sync ${nth}, ${recovery}`;
+        let disk = new MemoryDisk({ allowDirect: false });
+        const log = await openLog(disk);
+        while (!disk.exists('/data/wal/lane-0-spare')) await log.durable(log.append(texts(1)));
+        const acknowledged = log.lastIndex;
+        // Killed before the sync returned: the next start finds the batch in the page cache.
+        disk.ignoreDataSync = true;
+        await log.durable(log.append([new Uint8Array(60_000).fill(9)]));
+        disk = disk.kill();
+        disk.fail({ operation: 'syncDirectory', nth, code: 'EIO' });
+        reached = await openLog(disk).then(
+          () => false,
+          () => true,
+        );
+        disk = disk.crash();
+        // A shorter batch leaves what stands behind it in the file as it is.
+        const again = await openLog(disk, { recovery });
+        expect(again.lastIndex, context).toBeGreaterThanOrEqual(acknowledged);
+        await again.store.close();
+        const closed = await openLog(disk, { recovery });
+        expect(closed.lastIndex, context).toBe(again.lastIndex);
+      }
+    }
+  });
+
   it('takes a carried batch apart that had cut away its own entries', async () => {
     const disk = new MemoryDisk();
     const log = await writeBatches(disk, 3);
