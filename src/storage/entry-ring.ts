@@ -11,8 +11,9 @@
  * end of the memory starts at the beginning. A batch may be evicted once it is durable and neither a
  * socket nor a state machine holds a pin on it; a pinned tail when room is needed is a full ring.
  *
- * Votes and truncations must never be refused: when the ring is full they go into small slots that
- * are kept for them.
+ * Votes, truncations and the entry that opens a term must never be refused: when the ring is full they
+ * go into small slots that are kept for them. A slot is no cache: it is free once its batch is durable,
+ * whoever holds a pin.
  */
 import { invariant } from '../base/assert.js';
 import { batchBytes } from '../wasm/batch-codec.js';
@@ -37,7 +38,7 @@ export interface EntryRingOptions {
 /** A batch from its first staged byte until it is evicted. */
 export class RingBatch {
   readonly start: number;
-  /** One of the slots for votes and truncations; not part of the ring. */
+  /** One of the slots for what is never refused; not part of the ring. */
   readonly controlSlot: boolean;
   /** Bytes of the ring that it occupies. */
   span = 0;
@@ -133,7 +134,7 @@ export class EntryRing {
     return true;
   }
 
-  /** Opens a batch for votes and truncations, in a slot of its own. */
+  /** Opens a batch for what is never refused, in a slot of its own. */
   openControlSlot(): void {
     invariant(this.open === undefined, 'one batch is open at a time');
     const start = this.freeSlots.pop();
@@ -164,7 +165,7 @@ export class EntryRing {
     this.open = undefined;
   }
 
-  /** The batch is on disk: from now on it is cache. */
+  /** The batch is on disk: from now on it is cache, or its slot is free. */
   durable(batch: RingBatch): void {
     batch.durable = true;
     if (!batch.controlSlot) return;

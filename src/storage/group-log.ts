@@ -131,7 +131,9 @@ export class GroupLog {
     for (let at = this.find(firstIndex); next <= lastIndex; at++) {
       const block = this.blocks[at]!;
       const whole = isWhole(block) && block.firstIndex === next && block.lastIndex <= lastIndex;
-      if (whole && bytes + block.length <= maxBytes) {
+      const fits = bytes + block.length <= maxBytes;
+      // A control slot is used again whoever reads from it: what stands there is copied.
+      if (whole && fits && !block.batch.controlSlot) {
         if (block.pointer !== runEnd || batches[batches.length - 1] !== block.batch) {
           if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
           runPointer = block.pointer;
@@ -143,7 +145,7 @@ export class GroupLog {
         continue;
       }
       // A whole block waits for the next read, unless it alone is more than was asked for.
-      if (whole && next > firstIndex) break;
+      if (whole && !fits && next > firstIndex) break;
       const until = Math.min(lastIndex, block.lastIndex);
       const part = sliceBlock(heap.bytes, block.pointer, next, until, maxBytes - bytes);
       // It is never empty, so that one entry passes whatever its size; but only the first.
@@ -158,6 +160,16 @@ export class GroupLog {
     }
     if (runEnd > runPointer) parts.push(heap.slice(runPointer, runEnd - runPointer));
     return new CountedLease(firstIndex, next - 1, parts, bytes, batches, unpinned);
+  }
+
+  /**
+   * A block in a control slot goes as soon as it is durable, before older ones in the ring: these are
+   * not lent any more either, for a lease may lead across it. All of them are durable as well.
+   */
+  dropThroughEvicted(): void {
+    let last = this.blocks.length - 1;
+    while (last >= this.firstBlock && !this.blocks[last]!.evicted) last--;
+    this.firstBlock = Math.max(this.firstBlock, last + 1);
   }
 
   /** Position in `blocks` of the block that holds `index`. */

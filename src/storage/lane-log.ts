@@ -138,6 +138,7 @@ export class LaneLog {
       return;
     }
     this.ring.durable(batch.ring);
+    if (batch.ring.controlSlot) for (const group of batch.touched) group.dropThroughEvicted();
     this.flushes++;
     this.flushedEntries += batch.entries;
     this.flushedBytes += place.totalLength;

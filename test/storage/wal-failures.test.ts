@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import type { IoId } from '../../dist/engine/types.js';
+import type { EntriesLease } from '../../dist/storage/log-store.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { ENTRY_KIND } from '../../dist/wasm/layout.js';
-import { entriesOf, MIB, openLog, texts, vote } from './wal-support.js';
+import { entriesOf, MIB, openLog, type TestLog, texts, vote } from './wal-support.js';
 
 const failed = expect.objectContaining({ code: 'KEELSON_STORAGE_FAILED' });
 
@@ -42,6 +44,24 @@ describe('a failing disk under the write-ahead log', () => {
   });
 });
 
+/** A log whose ring a reader of its first entry keeps full; the lease is that reader's. */
+async function fullRing(): Promise<{ log: TestLog; pin: EntriesLease }> {
+  const log = await openLog(new MemoryDisk());
+  await log.durable(log.append([new Uint8Array(100_000)]));
+  const pin = await log.store.read(0, 1, 1, MIB);
+  for (const bytes of [100_000, 1_000]) {
+    await expect(async () => {
+      for (;;) await log.durable(log.append([new Uint8Array(bytes)]));
+    }).rejects.toMatchObject({ code: 'KEELSON_OVERLOADED' });
+  }
+  return { log, pin };
+}
+
+/** The entry that opens a leader's term. */
+function appendBlank(log: TestLog, term: number): IoId {
+  return log.append([new Uint8Array(0)], term, 0, log.lastIndex + 1, ENTRY_KIND.blank);
+}
+
 describe('the memory of the write-ahead log', () => {
   it('refuses entries while a reader pins the ring, and says when there is room again', async () => {
     const log = await openLog(new MemoryDisk());
@@ -59,11 +79,10 @@ describe('the memory of the write-ahead log', () => {
     // Votes are never refused.
     await log.durable(log.saveVote(vote(3)));
     // Nor is the entry that opens a leader's term.
-    const blank = log.append([new Uint8Array(0)], 3, 0, log.lastIndex + 1, ENTRY_KIND.blank);
-    await log.durable(blank);
-    expect(log.store.read(0, log.lastIndex, log.lastIndex, MIB)).toMatchObject({
-      firstIndex: log.lastIndex,
-    });
+    await log.durable(appendBlank(log, 3));
+    expect(entriesOf(await log.store.read(0, log.lastIndex, log.lastIndex, MIB))).toEqual([
+      { index: log.lastIndex, term: 3, payload: new Uint8Array(0) },
+    ]);
     await log.durable(log.truncateAfter(log.lastIndex - 1, vote(3)));
     expect(log.writableCalls).toBe(0);
     expect(entriesOf(lease)).toHaveLength(4);
@@ -71,6 +90,46 @@ describe('the memory of the write-ahead log', () => {
     await new Promise((resolve) => setImmediate(resolve));
     expect(log.writableCalls).toBe(1);
     await log.durable(log.append(texts(4, 'q'.repeat(20_000)), 3));
+  });
+
+  it('a lease on an entry that found no room in the ring keeps it when its place is used again', async () => {
+    const { log, pin } = await fullRing();
+    // Takes what the last sectors of the ring are good for.
+    await log.durable(log.saveVote(vote(2, 1, false)));
+    const blank = appendBlank(log, 2);
+    const lease = await log.store.read(0, log.lastIndex, log.lastIndex, MIB);
+    await log.durable(blank);
+    for (let term = 3; term < 13; term++) await log.durable(log.saveVote(vote(term, 2, false)));
+    expect(entriesOf(lease)).toEqual([
+      { index: log.lastIndex, term: 2, payload: new Uint8Array(0) },
+    ]);
+    pin.release();
+  });
+
+  it('serves what found no room in the ring from segments, and what is around it', async () => {
+    const { log, pin } = await fullRing();
+    const before = log.lastIndex;
+    for (let term = 2; term <= 4; term++) {
+      await log.durable(log.saveVote(vote(term, 1, false)));
+      await log.durable(appendBlank(log, term));
+    }
+    const terms = async (): Promise<number[][]> => {
+      const found: number[][] = [];
+      for (let next = before; next <= log.lastIndex; ) {
+        const lease = await log.store.read(0, next, log.lastIndex, MIB);
+        for (const { index, term } of entriesOf(lease)) found.push([index, term]);
+        next = lease.lastIndex + 1;
+        lease.release();
+      }
+      return found;
+    };
+    const written = [1, 2, 3, 4].map((term, at) => [before + at, term]);
+    expect(await terms()).toEqual(written);
+    pin.release();
+    expect(await terms()).toEqual(written);
+    // The log goes on in memory behind them.
+    await log.durable(log.append(texts(2), 4));
+    expect(log.store.read(0, log.lastIndex - 1, log.lastIndex, MIB)).not.toBeInstanceOf(Promise);
   });
 
   it('serves what has left the ring from segments, in one block, equal to what was written', async () => {
