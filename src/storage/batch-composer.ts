@@ -85,7 +85,7 @@ export class BatchComposer {
     // The entry that opens a term is no client's: refusing it would stop a leader that has just won.
     const pointer =
       kind === ENTRY_KIND.application
-        ? this.placeStaging(group, bytes, count)
+        ? this.placeStaging(group, bytes, count, 0)
         : this.placeControlStaging(group, bytes);
     this.codec.encodeBlock(pointer, bytes, { group: group.id, ...entries });
     const memberships =
@@ -108,7 +108,8 @@ export class BatchComposer {
   receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): Staging {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
-    const pointer = this.placeStaging(group, bytes, 0);
+    // They may overwrite a part of the log, and then a record of that comes first.
+    const pointer = this.placeStaging(group, bytes, 0, RECORD_BYTES);
     let at = pointer;
     for (const part of parts) {
       this.heap.bytes.set(part, at);
@@ -188,8 +189,16 @@ export class BatchComposer {
     return batch;
   }
 
-  /** Room behind the open batch for a block of `bytes`; what the group had staged there is gone. */
-  private placeStaging(group: GroupLog, bytes: number, entries: number): number {
+  /**
+   * Room behind the open batch for blocks of `bytes`, and for a record in front of them; what the group
+   * had staged there is gone.
+   */
+  private placeStaging(
+    group: GroupLog,
+    bytes: number,
+    entries: number,
+    recordBytes: number,
+  ): number {
     if (this.staging !== undefined && this.staging.group !== group) this.park();
     this.staging = undefined;
     if (bytes > this.limits.maxStageBytes) {
@@ -201,10 +210,11 @@ export class BatchComposer {
       );
     }
     const { open } = this;
+    const room = bytes + recordBytes;
     if (open !== undefined) {
       const { ring } = open;
       if (ring.controlSlot) {
-        if (this.ring.freeControlSlots <= KEPT_CONTROL_SLOTS) throw this.overloaded(bytes);
+        if (this.ring.freeControlSlots <= KEPT_CONTROL_SLOTS) throw this.overloaded(room);
         this.close();
       } else {
         const full =
@@ -212,12 +222,12 @@ export class BatchComposer {
           (ring.blocksLength + bytes > this.limits.maxBatchBytes ||
             ring.items + entries > this.limits.maxBatchEntries);
         const fits =
-          !full && this.ring.extend(ring.blocksLength + bytes, hardStatesWith(open, group));
+          !full && this.ring.extend(ring.blocksLength + room, hardStatesWith(open, group));
         if (!fits) this.close();
       }
     }
     if (this.open === undefined) {
-      if (!this.ring.openNext(bytes, 1)) throw this.overloaded(bytes);
+      if (!this.ring.openNext(room, 1)) throw this.overloaded(room);
       this.open = newBatch(this.ring.openBatch!);
     }
     return this.open.ring.end;
@@ -226,6 +236,7 @@ export class BatchComposer {
   /** The same for the log's own entries, which find room as votes do, however full the ring is. */
   private placeControlStaging(group: GroupLog, bytes: number): number {
     if (this.staging?.group === group) this.staging = undefined;
+    this.park();
     return this.controlBatch(group, bytes).ring.end;
   }
 
@@ -255,20 +266,23 @@ export class BatchComposer {
   private unpark(group: GroupLog, staging: Staging): void {
     const { parked } = staging;
     invariant(parked !== undefined, 'only parked entries come back');
-    const pointer = this.placeStaging(group, parked.length, 0);
+    const pointer = this.placeStaging(group, parked.length, 0, 0);
     this.heap.bytes.set(parked, pointer);
     staging.parked = undefined;
   }
 
   /** The open batch, with room for a hard state of the group and a record; never refused. */
   controlBatch(group: GroupLog, recordBytes: number): LaneBatch {
-    if (recordBytes > 0) this.park();
-    const { open } = this;
+    const { open, staging } = this;
     if (open !== undefined) {
-      // What is staged behind the batch may be appended to it after this.
-      const { staging } = this;
-      const blocks = open.ring.blocksLength + recordBytes + (staging?.bytes ?? 0);
-      if (this.ring.extend(blocks, hardStatesWith(open, group, staging?.group))) return open;
+      // What is staged may be appended to the batch after this: it stays, behind the record.
+      const stagedBytes = staging?.bytes ?? 0;
+      const blocks = open.ring.blocksLength + recordBytes + stagedBytes;
+      if (this.ring.extend(blocks, hardStatesWith(open, group, staging?.group))) {
+        const { end } = open.ring;
+        if (recordBytes > 0) this.heap.bytes.copyWithin(end + recordBytes, end, end + stagedBytes);
+        return open;
+      }
     }
     return this.openControl(recordBytes, 1);
   }

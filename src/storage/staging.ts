@@ -1,8 +1,8 @@
 /**
  * Entries between `stage` or `receive` and `append`: they stand in the ring right behind the open
- * batch and do not count until appended, so that giving them up costs nothing. When something else
- * needs that place first (another group, a truncation, the close of the batch), they are copied into
- * ordinary memory and come back when they are appended.
+ * batch and do not count until appended, so that giving them up costs nothing. A record of a truncation
+ * moves them further back. When something else needs that place first (another group, the close of the
+ * batch), they are copied into ordinary memory and come back when they are appended.
  */
 import { invariant } from '../base/assert.js';
 import type { LogIndex, TermRun } from '../engine/types.js';

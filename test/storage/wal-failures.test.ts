@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { IoId } from '../../dist/engine/types.js';
-import type { EntriesLease } from '../../dist/storage/log-store.js';
+import type { EntriesLease, StagedEntries } from '../../dist/storage/log-store.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { ENTRY_KIND } from '../../dist/wasm/layout.js';
+import { createBench } from '../wasm/support.js';
 import { entriesOf, MIB, openLog, type TestLog, texts, vote } from './wal-support.js';
 
 const failed = expect.objectContaining({ code: 'KEELSON_STORAGE_FAILED' });
@@ -90,6 +91,44 @@ describe('the memory of the write-ahead log', () => {
     await new Promise((resolve) => setImmediate(resolve));
     expect(log.writableCalls).toBe(1);
     await log.durable(log.append(texts(4, 'q'.repeat(20_000)), 3));
+  });
+
+  it('appends what it took from a leader, however full the ring is and whatever that overwrites', async () => {
+    const log = await openLog(new MemoryDisk());
+    await log.durable(log.append([new Uint8Array(50_000)]));
+    log.store.read(0, 1, 1, MIB);
+    await expect(async () => {
+      for (;;) await log.durable(log.append([new Uint8Array(90_000)]));
+    }).rejects.toMatchObject({ code: 'KEELSON_OVERLOADED' });
+    const index = log.lastIndex;
+    const { codec, heap, region } = createBench();
+    const receive = (bytes: number): StagedEntries | undefined => {
+      const block = { group: 0, firstIndex: index, term: 2, time: 1, count: 1 };
+      const payloads = [new Uint8Array(bytes).fill(7)];
+      const kind = ENTRY_KIND.application;
+      const length = codec.encodeBlock(region, MIB, { ...block, kind, payloads });
+      try {
+        return log.store.receive(0, index, [heap.slice(region, length)]);
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'KEELSON_OVERLOADED' });
+        return undefined;
+      }
+    };
+    let taken = 0;
+    for (let refused = 90_000; taken + 1 < refused; ) {
+      const middle = Math.floor((taken + refused) / 2);
+      if (receive(middle) === undefined) refused = middle;
+      else taken = middle;
+    }
+    expect(taken).toBeGreaterThan(10_000);
+    const staged = receive(taken)!;
+    log.truncateAfter(index - 1, vote(2));
+    const io = log.nextIo(2, index);
+    log.store.append(0, staged, index, io);
+    await log.durable(io);
+    expect(entriesOf(await log.store.read(0, index, index, MIB))).toEqual([
+      { index, term: 2, payload: new Uint8Array(taken).fill(7) },
+    ]);
   });
 
   it('a lease on an entry that found no room in the ring keeps it when its place is used again', async () => {
