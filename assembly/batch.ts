@@ -87,6 +87,8 @@ function verifyItem(item: usize, payload: usize, group: u32, index: u64): u32 {
   if (load<u32>(item, L.ITEM_OFFSET_RESERVED) !== 0) return L.VERIFY_ERROR_RESERVED;
   if (load<u32>(item, L.ITEM_OFFSET_GROUP) !== group) return L.VERIFY_ERROR_GROUP;
   if (load<u64>(item, L.ITEM_OFFSET_INDEX) !== index) return L.VERIFY_ERROR_INDEX;
+  // Term 0 is before every entry.
+  if (load<u64>(item, L.ITEM_OFFSET_TERM) === 0) return L.VERIFY_ERROR_TERM;
   const unsafe =
     i32(index > L.MAX_SAFE_INTEGER) |
     i32(load<u64>(item, L.ITEM_OFFSET_TERM) > L.MAX_SAFE_INTEGER) |
@@ -130,7 +132,7 @@ export function verifyBlocks(
       const itemError = verifyItem(item, payload, group, index);
       if (itemError) return itemError;
       const itemTerm = load<u64>(item, L.ITEM_OFFSET_TERM);
-      if (itemTerm !== term || items === 0) {
+      if (itemTerm !== term) {
         if (itemTerm < term) return L.VERIFY_ERROR_TERM;
         if (runs === maxRuns) return L.VERIFY_ERROR_TOO_MANY_RUNS;
         writePair(out + L.BLOCKS_SUMMARY_BYTES + <usize>runs * L.TERM_RUN_BYTES, index, itemTerm);

@@ -62,7 +62,7 @@ function countEntries(descriptor: usize, pointer: usize, length: u32): u64 {
     let item = block + L.BLOCK_BYTES;
     for (let i: u32 = 0; i < count; i++) {
       const itemTerm = load<u64>(item, L.ITEM_OFFSET_TERM);
-      if (itemTerm !== term) runs++;
+      if (itemTerm !== term || runs === 0) runs++;
       term = itemTerm;
       payloadBytes += load<u32>(item, L.ITEM_OFFSET_LENGTH);
       item += L.ITEM_BYTES;

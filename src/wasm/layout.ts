@@ -69,7 +69,7 @@ export const ITEM = {
   bytes: 48,
   offset: {
     index: 0, // u64
-    term: 8, // u64
+    term: 8, // u64, at least 1
     time: 16, // u64, ms since the epoch, assigned by the leader, never decreasing along the log
     group: 24, // u32
     length: 28, // u32, bytes of the payload

@@ -270,6 +270,17 @@ describe('verifyBatch', () => {
     expect(change(state + HARD_STATE.offset.term, 8)).toBe('hardState');
   });
 
+  test('no entry and no record is of term 0', () => {
+    const bench = createBench();
+    for (const kind of Object.values(ENTRY_KIND)) {
+      const block = { firstIndex: 1, kind, payloads: [text('')] };
+      expect(verify(bench, seal(bench, { blocks: [{ ...block, term: 0 }] }).length)).toBe('term');
+      expect(
+        verify(bench, seal(bench, { blocks: [{ ...block, term: 1 }] }).length),
+      ).toBeUndefined();
+    }
+  });
+
   test('an unknown kind is told apart from damage', () => {
     const bench = createBench();
     const blocks = [{ firstIndex: 1, kind: 77, payloads: [text('from the future')] }];

@@ -175,6 +175,7 @@ describe('verifyBlocks', () => {
       { ...one, firstIndex: 2, term: 3 },
     ];
     expect(verify(encodeBlocks(bench, bench.region, falling))).toBe('term');
+    expect(verify(encodeBlocks(bench, bench.region, [{ ...one, term: 0 }]))).toBe('term');
     const record = { ...one, kind: ENTRY_KIND.truncateAfter };
     expect(verify(encodeBlocks(bench, bench.region, [record]))).toBe('kind');
     const unsafe = { ...one, term: 2 ** 53 };

@@ -107,6 +107,24 @@ function append(
 }
 
 describe('a log index', () => {
+  test('writes no more term runs than its table has room for, whatever the terms are', () => {
+    for (const firstTerm of [0, 1]) {
+      const bench = createBench();
+      const index = new LogIndex(bench.heap);
+      // The next allocation stands right behind the first table.
+      const behind = bench.heap.allocate(64);
+      bench.heap.bytes.fill(0xaa, behind, behind + 64);
+      for (let first = 1; first <= 100; first += 5) {
+        const specs = Array.from({ length: 5 }, (_, at) => {
+          return { firstIndex: first + at, term: firstTerm + first - 1 + at, payloads: [EMPTY] };
+        });
+        append(bench, index, specs);
+      }
+      expect(index.runCount).toBe(100);
+      expect(bench.heap.slice(behind, 64).every((byte) => byte === 0xaa)).toBe(true);
+    }
+  });
+
   test('equals a plain model under random operations', () => {
     const block = fc.record({
       count: fc.integer({ min: 1, max: 40 }),
