@@ -29,7 +29,7 @@ import type { BatchPlace, LaneStart, LaneWriterOptions, SealCommand } from './la
 import type { LaneEvents, StorageExecutor } from './storage-executor.js';
 import { LANE_QUEUE_LIMIT } from './storage-executor.js';
 import type { StorageTask, StorageTaskResult } from './storage-tasks.js';
-import type { WorkerAnswer, WorkerTask } from './storage-worker.js';
+import type { LaneTask, WorkerAnswer, WorkerTask } from './storage-worker.js';
 
 export interface PiscinaExecutorOptions {
   /** The compiled storage-worker.js. */
@@ -84,7 +84,15 @@ export class PiscinaExecutor implements StorageExecutor {
   async run<T extends StorageTask>(task: T): Promise<StorageTaskResult<T>> {
     const pool = this.taskPool;
     invariant(pool !== undefined, 'the executor is open');
-    return (await runOn(pool, task)) as StorageTaskResult<T>;
+    let answer: WorkerAnswer;
+    try {
+      answer = (await pool.run(task)) as WorkerAnswer;
+    } catch (error) {
+      // Not left to who asked for the task: it may go on without its result, the store may not.
+      if (pool === this.taskPool) this.threadFailed(error);
+      throw threadDied(error);
+    }
+    return resultOf(answer) as StorageTaskResult<T>;
   }
 
   startLane(
@@ -97,7 +105,7 @@ export class PiscinaExecutor implements StorageExecutor {
     this.events = events;
     return new Promise((resolve, reject) => {
       this.started = resolve;
-      this.laneTask = runOn(pool, { type: 'lane', options, start, channel: this.channel }).then(
+      this.laneTask = runLane(pool, { type: 'lane', options, start, channel: this.channel }).then(
         () => this.drain(),
         (error: KeelsonError) => {
           // What was durable before the failure is still reported.
@@ -191,11 +199,11 @@ export class PiscinaExecutor implements StorageExecutor {
       workerData: { name },
     });
     // Without a listener an error of an idle thread would end the process; tasks fail by themselves.
-    pool.on('error', (error: unknown) => this.poolFailed(error));
+    pool.on('error', (error: unknown) => this.threadFailed(error));
     return pool;
   }
 
-  private poolFailed(error: unknown): void {
+  private threadFailed(error: unknown): void {
     const { events } = this;
     this.events = undefined;
     events?.failed(threadDied(error));
@@ -252,13 +260,17 @@ export class PiscinaExecutor implements StorageExecutor {
   }
 }
 
-async function runOn(pool: Piscina, task: WorkerTask): Promise<unknown> {
+async function runLane(pool: Piscina, task: LaneTask): Promise<void> {
   let answer: WorkerAnswer;
   try {
     answer = (await pool.run(task)) as WorkerAnswer;
   } catch (error) {
     throw threadDied(error);
   }
+  resultOf(answer);
+}
+
+function resultOf(answer: WorkerAnswer): unknown {
   if (!answer.ok) throw fromErrorRecord(answer.error);
   return answer.value;
 }

@@ -3,8 +3,10 @@
  * handshake, which brings the shared memory and the module; a later thread that takes the place of a
  * dead one has seen none and refuses to work, because what the dead one had open is unknown.
  *
- * Errors travel as values: Piscina would strip a thrown error of its code.
+ * Errors travel as values: Piscina would strip a thrown error of its code. What is thrown tells the
+ * executor that a thread died.
  */
+import { invariant } from '../base/assert.js';
 import type { ErrorRecord } from '../base/errors.js';
 import { KeelsonError, toErrorRecord } from '../base/errors.js';
 import { type HeapHandle, SharedHeap } from '../wasm/shared-heap.js';
@@ -47,6 +49,7 @@ let memory: SharedHeap | undefined;
 let runner: StorageTaskRunner | undefined;
 
 export default function run(task: WorkerTask): WorkerAnswer {
+  if (runner === undefined && task.type !== 'handshake') throw new Error('another took its place');
   try {
     return { ok: true, value: dispatch(task) };
   } catch (error) {
@@ -62,11 +65,7 @@ function dispatch(task: WorkerTask): unknown {
     runner = new StorageTaskRunner(memory, new NodeDisk());
     return undefined;
   }
-  if (memory === undefined || runner === undefined) {
-    throw new KeelsonError('KEELSON_STORAGE_FAILED', 'A storage thread died and was replaced.', {
-      outcome: 'unknown',
-    });
-  }
+  invariant(memory !== undefined && runner !== undefined, 'the handshake comes first');
   if (task.type === 'lane') return runLane(memory, task);
   return runner.run(task);
 }

@@ -101,6 +101,20 @@ describe('the threads of the write-ahead log', () => {
     await after.store.close();
   });
 
+  for (const end of ['dies', 'was replaced']) {
+    it(`a thread that ${end} when it makes a file ahead poisons the store as well`, async () => {
+      const workerFile = new URL('./wal-dying-task-worker.mjs', import.meta.url);
+      const log = await openOnDisk(temporaryDirectory(end.replace(' ', '-')), { workerFile });
+      // Two segments: the file of the second one is begun long before.
+      while (log.failure === undefined && log.lastIndex < 500) {
+        const io = log.append(texts(1, 'x'.repeat(3_000)));
+        await Promise.race([log.durable(io), log.nextFailure()]);
+      }
+      expect(log.failure).toMatchObject({ code: 'KEELSON_STORAGE_FAILED', outcome: 'unknown' });
+      await log.store.close();
+    });
+  }
+
   it('a thread that hangs does not hang close', async () => {
     const workerFile = new URL('./wal-dying-worker.mjs', import.meta.url);
     const log = await openOnDisk(temporaryDirectory('hang'), { workerFile, stopTimeoutMs: 100 });
