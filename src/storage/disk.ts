@@ -22,6 +22,8 @@ export interface Disk {
   /** Makes created, renamed and removed names in a directory durable, those of directories too. */
   syncDirectory(path: string): void;
   readFile(path: string): Uint8Array;
+  /** What may still be written on the file system of a directory: an estimate, where others write too. */
+  freeBytes(directory: string): number;
 }
 
 export interface OpenOptions {

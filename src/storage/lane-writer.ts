@@ -19,6 +19,7 @@ import { alignToSector } from './sector.js';
 import {
   checkpointBytes,
   createSparse,
+  removeOnFailure,
   segmentPath,
   sparePath,
   writeSegmentStart,
@@ -241,11 +242,22 @@ export class LaneWriter {
     }
     const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
     createSparse(this.disk, path, fileBytes);
-    if (zeroed) {
-      const zeros = this.memory.slice(this.options.zeros.pointer, this.options.zeros.bytes);
-      zeroFill(this.disk, path, zeros, this.options.direct, 0, fileBytes);
-    }
+    if (zeroed) this.fill(path, fileBytes);
     return { path, fileBytes };
+  }
+
+  private fill(path: string, fileBytes: number): void {
+    const { direct } = this.options;
+    const zeros = this.memory.slice(this.options.zeros.pointer, this.options.zeros.bytes);
+    try {
+      removeOnFailure(this.disk, path, () =>
+        zeroFill(this.disk, path, zeros, direct, 0, fileBytes),
+      );
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      // The log may take up less than a segment: as a hole it has what room there is.
+      createSparse(this.disk, path, fileBytes);
+    }
   }
 
   private readCarried(carry: CarriedBatch): SealCommand {
@@ -289,9 +301,8 @@ export class LaneWriter {
 /** What a failed write, sync or file operation means to the owner of the store. */
 export function storageFailure(error: unknown, directory: string): KeelsonError {
   if (error instanceof KeelsonError) return error;
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
   const reason = error instanceof Error ? error.message : String(error);
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
+  if (isDiskFull(error)) {
     return new KeelsonError(
       'KEELSON_STORAGE_FULL',
       `No space for the log in ${directory}: ${reason}. Free space, then open the store again.`,
@@ -304,4 +315,9 @@ export function storageFailure(error: unknown, directory: string): KeelsonError 
       'durable; nothing more is acknowledged. Check the disk, then open the store again.',
     { outcome: 'unknown', details: { directory }, cause: error },
   );
+}
+
+function isDiskFull(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return code === 'ENOSPC' || code === 'EDQUOT';
 }

@@ -104,7 +104,7 @@ export class MemoryDisk implements Disk {
     this.faults = [];
   }
 
-  /** Bytes in pages of all visible files. */
+  /** Bytes in pages of all visible files; a hole has none. */
   usedBytes(): number {
     return pagesIn(this.root) * PAGE_BYTES;
   }
@@ -238,8 +238,7 @@ export class MemoryDisk implements Disk {
     return undefined;
   }
 
-  /** Bytes that may still be occupied. */
-  roomBytes(): number {
+  freeBytes(): number {
     const capacity = this.options.capacityBytes;
     return capacity === undefined ? Number.POSITIVE_INFINITY : capacity - this.usedBytes();
   }
@@ -300,7 +299,7 @@ class MemoryDiskFile implements DiskFile {
     }
     const fault = this.disk.begin('write', this.path);
     const bytes = fault === undefined ? view : view.subarray(0, fault.partialBytes ?? 0);
-    const complete = this.inode.write(bytes, position, this.disk.roomBytes());
+    const complete = this.inode.write(bytes, position, this.disk.freeBytes());
     if (this.direct && !this.disk.ignoreDataSync) this.inode.makeDurable();
     if (fault !== undefined) throw systemError(fault.code, this.path);
     if (!complete) throw systemError('ENOSPC', this.path);
@@ -361,7 +360,7 @@ function directoryAfterCrash(directory: Directory, random: SeededRandom | undefi
 function pagesIn(directory: Directory): number {
   let pages = 0;
   for (const leadsTo of directory.names.values()) {
-    pages += leadsTo instanceof Directory ? pagesIn(leadsTo) : leadsTo.pageCount();
+    pages += leadsTo instanceof Directory ? pagesIn(leadsTo) : leadsTo.occupiedPages;
   }
   return pages;
 }

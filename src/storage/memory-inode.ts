@@ -15,15 +15,13 @@ const ZERO_PAGE: Uint8Array = new Uint8Array(PAGE_BYTES);
 
 export class Inode {
   size = 0;
+  /** Pages that have been written; the others are a hole. */
+  occupiedPages = 0;
   private durableSize = 0;
   private durable: Map<number, Uint8Array> = new Map();
   private unsynced: Map<number, Uint8Array> = new Map();
   /** Pages whose sync failed: read as written while the system runs, gone after a crash. */
   private lost: Map<number, Uint8Array> = new Map();
-
-  pageCount(): number {
-    return Math.ceil(this.size / PAGE_BYTES);
-  }
 
   read(view: Uint8Array, position: number): number {
     const length = Math.max(0, Math.min(view.length, this.size - position));
@@ -41,18 +39,23 @@ export class Inode {
 
   /** Writes as far as there is room; returns whether all was written. */
   write(view: Uint8Array, position: number, roomBytes: number): boolean {
-    const end = Math.min(position + view.length, this.pageCount() * PAGE_BYTES + roomBytes);
-    const length = Math.max(0, end - position);
+    let room = roomBytes;
     let done = 0;
-    while (done < length) {
+    while (done < view.length) {
       const place = position + done;
       const offset = place % PAGE_BYTES;
-      const count = Math.min(PAGE_BYTES - offset, length - done);
-      this.writePage((place - offset) / PAGE_BYTES, offset, view.subarray(done, done + count));
+      const count = Math.min(PAGE_BYTES - offset, view.length - done);
+      const number = (place - offset) / PAGE_BYTES;
+      if (!this.isOccupied(number)) {
+        if (room < PAGE_BYTES) break;
+        room -= PAGE_BYTES;
+        this.occupiedPages++;
+      }
+      this.writePage(number, offset, view.subarray(done, done + count));
       done += count;
     }
-    if (length > 0) this.size = Math.max(this.size, position + length);
-    return length === view.length;
+    if (done > 0) this.size = Math.max(this.size, position + done);
+    return done === view.length;
   }
 
   makeDurable(): void {
@@ -75,7 +78,12 @@ export class Inode {
     copy.durable = new Map(this.durable);
     copy.durableSize = random?.chance(0.5) === true ? this.size : this.durableSize;
     copy.size = copy.durableSize;
-    if (random === undefined) return copy;
+    if (random !== undefined) this.surviveInPart(copy, random);
+    copy.occupiedPages = copy.durable.size;
+    return copy;
+  }
+
+  private surviveInPart(copy: Inode, random: SeededRandom): void {
     for (const [number, page] of this.unsynced) {
       if (random.chance(0.5)) continue;
       copy.durable.set(
@@ -87,7 +95,6 @@ export class Inode {
     for (const number of copy.durable.keys()) {
       if (number * PAGE_BYTES >= copy.size) copy.durable.delete(number);
     }
-    return copy;
   }
 
   private torn(number: number, page: Uint8Array, random: SeededRandom): Uint8Array {
@@ -96,6 +103,10 @@ export class Inode {
       if (random.chance(0.5)) mixed.set(page.subarray(offset, offset + SECTOR_BYTES), offset);
     }
     return mixed;
+  }
+
+  private isOccupied(number: number): boolean {
+    return this.unsynced.has(number) || this.lost.has(number) || this.durable.has(number);
   }
 
   private page(number: number): Uint8Array {

@@ -23,6 +23,7 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  statfsSync,
   statSync,
   unlinkSync,
   writeSync,
@@ -94,6 +95,11 @@ export class NodeDisk implements Disk {
 
   readFile(path: string): Uint8Array {
     return readFileSync(path);
+  }
+
+  freeBytes(directory: string): number {
+    const { bavail, bsize } = statfsSync(directory);
+    return bavail * bsize;
   }
 }
 

@@ -146,6 +146,16 @@ export function readCheckpoints(
   return result;
 }
 
+/** Runs a step of making a file; a file that could not be made leaves its room to the log. */
+export function removeOnFailure(disk: Disk, path: string, step: () => void): void {
+  try {
+    step();
+  } catch (error) {
+    if (disk.exists(path)) disk.remove(path);
+    throw error;
+  }
+}
+
 /** Aligned shared memory that holds zeros and is never written to. */
 export interface Zeros {
   readonly pointer: number;

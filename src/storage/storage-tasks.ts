@@ -7,7 +7,7 @@ import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
 import type { Inspection, InspectTask } from './lane-inspection.js';
 import { inspectLane } from './lane-inspection.js';
-import { createSparse, sparePath, type Zeros, zeroFill } from './segment-file.js';
+import { createSparse, removeOnFailure, sparePath, type Zeros, zeroFill } from './segment-file.js';
 import type { ReadTask, ReadTaskResult } from './segment-reader.js';
 import { SegmentReader } from './segment-reader.js';
 import type { ScanResult, ScanTask } from './segment-scan.js';
@@ -31,7 +31,7 @@ export interface PrefillTask {
   readonly from: number;
   readonly to: number;
   readonly fileBytes: number;
-  /** Fill it with zeros; otherwise it stays a hole that reads as zero. */
+  /** Fill it with zeros, where the disk has room; otherwise it stays a hole that reads as zero. */
   readonly zeroed: boolean;
   readonly zeros: Zeros;
   readonly direct: boolean;
@@ -76,12 +76,16 @@ export class StorageTaskRunner {
 function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): undefined {
   const spare = sparePath(task.directory, task.lane);
   const temporary = `${spare}.tmp`;
-  if (task.from === 0) createSparse(disk, temporary, task.fileBytes);
-  if (task.zeroed) {
-    const zeros = memory.slice(task.zeros.pointer, Math.min(task.zeros.bytes, PREFILL_WRITE_BYTES));
-    zeroFill(disk, temporary, zeros, task.direct, task.from, task.to);
-  }
-  if (task.to < task.fileBytes) return;
-  disk.rename(temporary, spare);
-  disk.syncDirectory(task.directory);
+  const { from, to, fileBytes, directory } = task;
+  removeOnFailure(disk, temporary, () => {
+    if (from === 0) createSparse(disk, temporary, fileBytes);
+    // The segment that the log writes may be a hole: the last room is for that, not for zeros.
+    if (task.zeroed && disk.freeBytes(directory) >= to - from + fileBytes) {
+      const bytes = Math.min(task.zeros.bytes, PREFILL_WRITE_BYTES);
+      const zeros = memory.slice(task.zeros.pointer, bytes);
+      zeroFill(disk, temporary, zeros, task.direct, from, to);
+    }
+    if (to === fileBytes) disk.rename(temporary, spare);
+  });
+  if (to === fileBytes) disk.syncDirectory(directory);
 }

@@ -215,6 +215,18 @@ describe('MemoryDisk faults', () => {
     other.write(new Uint8Array(1), 0);
   });
 
+  test('a hole takes no room, and what is written into it does', () => {
+    const { disk, file } = diskWithFile({ capacityBytes: 8192 });
+    file.extend(1_000_000);
+    file.write(new Uint8Array(4096).fill(1), 500_000 - (500_000 % 4096));
+    expect(disk.freeBytes()).toBe(4096);
+    file.write(new Uint8Array(4096).fill(2), 0);
+    file.write(new Uint8Array(4096).fill(3), 0);
+    expect(() => file.write(new Uint8Array(4096), 4096)).toThrow(code('ENOSPC'));
+    file.dataSync();
+    expect(disk.crash().usedBytes()).toBe(8192);
+  });
+
   test('damage changes durable bytes', () => {
     const { disk, file } = diskWithFile();
     file.write(new Uint8Array(100), 0);

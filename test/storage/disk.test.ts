@@ -51,6 +51,12 @@ describe.each(disks)('%s', (_name, make) => {
     expect(text(disk.readFile(join(directory, 'a')).subarray(4094))).toBe('hello');
   });
 
+  test('tells what is free where a directory stands', () => {
+    const { disk, directory } = make();
+    expect(disk.freeBytes(directory)).toBeGreaterThan(0);
+    expect(() => new NodeDisk().freeBytes(join(directory, 'none'))).toThrow('ENOENT');
+  });
+
   test('behaves as a plain array of bytes under random reads and writes', () => {
     const seed = 7;
     const random = new SeededRandom(seed);

@@ -20,7 +20,7 @@ const SPARE = '/wal/lane-0-spare';
 
 /** A log that only tells where its batches stand, and the disk on which the file is made. */
 class Bench {
-  readonly disk = new MemoryDisk();
+  readonly disk: MemoryDisk;
   readonly tasks: PrefillTask[] = [];
   readonly warnings: unknown[] = [];
   readonly spare: SpareSegment;
@@ -29,7 +29,8 @@ class Bench {
   held: (() => void)[] | undefined;
   private position = 0;
 
-  constructor() {
+  constructor(disk: MemoryDisk = new MemoryDisk()) {
+    this.disk = disk;
     const heap = SharedHeap.create({ maximumBytes: 16 * MIB });
     const zeros = { pointer: heap.reserve(MIB, 4096), bytes: MIB };
     const runner = new StorageTaskRunner(heap, this.disk);
@@ -142,6 +143,31 @@ describe('the file of the next segment', () => {
     bench.failing = false;
     await bench.write(2, 8 * KIB, 0, (SEGMENT_BYTES / 8) * 7);
     expect(isAllZero(bench.disk)).toBe(true);
+  });
+});
+
+describe('the disk on which the next segment is made', () => {
+  it('has its room back when the file cannot be made, whatever failed', async () => {
+    for (const operation of ['open', 'extend', 'write', 'dataSync', 'rename'] as const) {
+      for (const nth of [1, 2]) {
+        const bench = new Bench();
+        bench.disk.fail({ operation, nth, code: 'ENOSPC', pathIncludes: 'spare' });
+        await bench.write(1, 8 * KIB, 0, SEGMENT_BYTES);
+        const failed = operation === 'extend' || operation === 'rename' ? nth === 1 : true;
+        expect(bench.warnings.length, `${operation} ${nth}`).toBe(failed ? 1 : 0);
+        expect(bench.disk.list('/wal'), `${operation} ${nth}`).toEqual(
+          failed ? [] : ['lane-0-spare'],
+        );
+      }
+    }
+  });
+
+  it('keeps room for a segment: beyond that the file is a hole, of full length', async () => {
+    const bench = new Bench(new MemoryDisk({ capacityBytes: 1.5 * SEGMENT_BYTES }));
+    await bench.write(1, 8 * KIB, 0, SEGMENT_BYTES);
+    expect(isAllZero(bench.disk)).toBe(true);
+    expect(bench.disk.freeBytes()).toBe(SEGMENT_BYTES);
+    expect(bench.warnings).toEqual([]);
   });
 });
 
