@@ -32,6 +32,11 @@ export class IndexBudget {
     this.headroomBytes = Math.max(MIN_HEADROOM_BYTES, Math.floor(maxBytes / HEADROOM_SHARE));
   }
 
+  /** Of all logs, with what is under way. */
+  get bytes(): number {
+    return this.admittedBytes;
+  }
+
   /** Counts a log as it is. */
   count(log: GroupLog): void {
     this.set(log, log.indexBytesWith(log.lastIndex, 0));

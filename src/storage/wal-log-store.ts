@@ -267,6 +267,11 @@ export class WalLogStore implements LogStore {
       summary: memory.summary,
       epoch: Math.floor(this.scheduler.random() * TWO_POW_52),
     });
+    this.takeOver(recovered);
+    // All that a configuration can be refused for comes before the first write.
+    const { largestBlockBytes } = recovered;
+    const { bytes: indexBytes } = this.indexBudget;
+    const scratch = reserveReadScratch(heap, options, { largestBlockBytes, indexBytes });
     const place = await executor.startLane(
       {
         directory,
@@ -288,11 +293,15 @@ export class WalLogStore implements LogStore {
         directory,
         lane: LANE,
         summary: memory.summary,
-        ...reserveReadScratch(heap, options, recovered.largestBlockBytes),
+        ...scratch,
       },
       executor,
       () => this.checkUsable(),
     );
+    this.logRecovery(recovered);
+  }
+
+  private takeOver(recovered: RecoveredLane): void {
     for (const [id, group] of recovered.groups) {
       const { checkpoint, index } = group;
       this.recoveredLogs.set(id, describeGroup(group, this.decodeMembership));
@@ -302,7 +311,6 @@ export class WalLogStore implements LogStore {
       this.groups.set(id, log);
       this.indexBudget.count(log);
     }
-    this.logRecovery(recovered);
   }
 
   private logRecovery(recovered: RecoveredLane): void {

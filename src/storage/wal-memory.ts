@@ -61,19 +61,33 @@ export function reserveWalMemory(heap: SharedHeap, options: WalMemoryOptions): W
   };
 }
 
+/** What recovery has found. */
+export interface LogExtent {
+  readonly largestBlockBytes: number;
+  readonly indexBytes: number;
+}
+
 /**
  * Room for the largest entry: what this store takes, or one that a store with a larger ring has written.
- * @throws KeelsonError INVALID_CONFIG when the heap was not made for that.
+ * @throws KeelsonError INVALID_CONFIG when the heap was not made for that, or the index has its room.
  */
 export function reserveReadScratch(
   heap: SharedHeap,
   options: WalMemoryOptions,
-  largestBlockBytes: number,
+  { largestBlockBytes, indexBytes }: LogExtent,
 ): { readonly scratch: number; readonly scratchBytes: number } {
   const scratchBytes = Math.max(maxStageBytes(options), largestBlockBytes);
   try {
     return { scratch: heap.reserve(scratchBytes, 64), scratchBytes };
   } catch (cause) {
+    if (indexBytes > maxIndexBytes(options)) {
+      throw new KeelsonError(
+        'KEELSON_INVALID_CONFIG',
+        `The index of the log takes ${indexBytes} bytes, more than this configuration has room for: open ` +
+          'the node with a larger storage.maxIndexBytes, as it had when the log was written.',
+        { details: { bytes: indexBytes }, cause },
+      );
+    }
     throw new KeelsonError(
       'KEELSON_INVALID_CONFIG',
       `The log holds a block of ${largestBlockBytes} bytes, too large for this configuration: open the ` +

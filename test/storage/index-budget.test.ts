@@ -104,6 +104,29 @@ describe('a log whose index is full', () => {
     await larger.durable(larger.append(empties(4096), 1));
   });
 
+  it('refuses a limit that it has outgrown by however little, names it, and writes nothing', async () => {
+    const disk = new MemoryDisk();
+    const log = await open(disk, MIB);
+    await fill(log, 1000);
+    await log.store.close();
+    const files = disk.list('/data/wal');
+    let refused = 0;
+    for (let maxIndexBytes = 64 * 1024; maxIndexBytes < MIB; maxIndexBytes += 64 * 1024) {
+      const image = disk.imageAfterCrash();
+      try {
+        await open(image, maxIndexBytes);
+      } catch (error) {
+        refused++;
+        expect(error).toMatchObject({
+          code: 'KEELSON_INVALID_CONFIG',
+          message: expect.stringContaining('storage.maxIndexBytes'),
+        });
+        expect(image.list('/data/wal')).toEqual(files);
+      }
+    }
+    expect(refused).toBeGreaterThan(1);
+  });
+
   it('takes from a leader whatever a leader with the same limit admits, and no more', async () => {
     const leader = await open(new MemoryDisk());
     await fill(leader, 100);

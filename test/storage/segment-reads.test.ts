@@ -69,10 +69,12 @@ describe('entries that have left memory', () => {
     await append(log, 1, 2 * MIB - 80);
     await log.store.close();
     const smaller = { ...large, ringBytes: 4 * MIB };
+    const files = disk.list('/data/wal');
     await expect(open(disk, smaller)).rejects.toMatchObject({
       code: 'KEELSON_INVALID_CONFIG',
       message: expect.stringContaining('storage.ringBytes'),
     });
+    expect(disk.list('/data/wal')).toEqual(files);
     const roomy = await openLog(disk, {
       ...smaller,
       heap: SharedHeap.create({ maximumBytes: GIB }),
