@@ -83,7 +83,7 @@ function openLocked(
         {
           directory: dataDir,
           ...config.storage,
-          closeTimeoutMs: config.limits.shutdownTimeoutMs / 2,
+          closeTimeoutMs: closeTimeoutMs(config),
         },
         { scheduler, heap, events, decodeMembership, logger },
       );
@@ -134,8 +134,12 @@ function createMachine(
   events: MachineEvents,
 ): MachineHost {
   const options = { group: GROUP, events, scheduler: systemScheduler, limits: config.stateMachine };
-  const { shutdownTimeoutMs } = config.limits;
   return machine instanceof URL
-    ? new WorkerHost(machine, { ...options, shutdownTimeoutMs })
+    ? new WorkerHost(machine, { ...options, shutdownTimeoutMs: closeTimeoutMs(config) })
     : new MainThreadHost(machine, options);
+}
+
+/** State machine and log are closed one after the other, each with its half of the time. */
+function closeTimeoutMs(config: Config): number {
+  return config.limits.shutdownTimeoutMs / 2;
 }

@@ -27,3 +27,20 @@ export interface Scheduler {
 export interface Timer {
   cancel(): void;
 }
+
+/** Waits for work until a time by the scheduler's clock; the work itself goes on. */
+export async function untilTime(
+  scheduler: Scheduler,
+  untilMs: number,
+  work: Promise<unknown>,
+): Promise<void> {
+  let timer: Timer | undefined;
+  const timeUp = new Promise<void>((resolve) => {
+    timer = scheduler.setTimer(Math.max(0, untilMs - scheduler.now()), resolve);
+  });
+  try {
+    await Promise.race([work, timeUp]);
+  } finally {
+    timer?.cancel();
+  }
+}

@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { invariant } from '../base/assert.js';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
-import type { Scheduler, Timer } from '../base/scheduler.js';
+import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { EntriesLease } from '../storage/log-store.js';
 import { msgpackCodec } from './codec.js';
 import type { MachineEvents, MachineHost } from './machine-host.js';
@@ -159,19 +159,15 @@ export class WorkerHost implements MachineHost {
   /** Lets the worker end what it has and close its machine; a worker that hangs is abandoned. */
   private async closeWorker(): Promise<void> {
     const { scheduler, shutdownTimeoutMs = SHUTDOWN_TIMEOUT_MS } = this.options;
-    let timer: Timer | undefined;
-    const timeUp = new Promise<void>((resolve) => {
-      timer = scheduler.setTimer(shutdownTimeoutMs, resolve);
-    });
+    const untilMs = scheduler.now() + shutdownTimeoutMs;
     const idle = new Promise<void>((resolve) => {
       this.idle = resolve;
     });
     this.checkIdle();
     const closed = idle.then(() => (this.failure === undefined ? this.run({ type: 'close' }) : 0));
     try {
-      await Promise.race([closed, timeUp]);
+      await untilTime(scheduler, untilMs, closed);
     } finally {
-      timer?.cancel();
       closed.catch(ignoreLate);
     }
   }

@@ -62,6 +62,7 @@ export class InlineExecutor implements StorageExecutor {
   }
 
   async close(): Promise<void> {
+    await this.stopLane();
     this.runner.close();
   }
 

@@ -11,7 +11,7 @@ import { Piscina } from 'piscina';
 import { invariant } from '../base/assert.js';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
 import { fileOf } from '../base/file-of.js';
-import type { Scheduler } from '../base/scheduler.js';
+import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import {
   COMPLETED,
@@ -35,8 +35,6 @@ export interface PiscinaExecutorOptions {
   /** The compiled storage-worker.js. */
   readonly workerFile?: URL;
   readonly handshakeTimeoutMs?: number | undefined;
-  /** How long `stopLane` and `close` wait for a thread that does not answer. */
-  readonly stopTimeoutMs?: number | undefined;
 }
 
 export class PiscinaExecutor implements StorageExecutor {
@@ -44,7 +42,6 @@ export class PiscinaExecutor implements StorageExecutor {
   private readonly scheduler: Scheduler;
   private readonly workerFile: URL;
   private readonly handshakeTimeoutMs: number;
-  private readonly stopTimeoutMs: number;
   private readonly channel: number;
   private readonly words: Int32Array;
   private lanePool: Piscina | undefined;
@@ -62,7 +59,6 @@ export class PiscinaExecutor implements StorageExecutor {
     this.scheduler = scheduler;
     this.workerFile = options.workerFile ?? new URL('./storage-worker.js', import.meta.url);
     this.handshakeTimeoutMs = options.handshakeTimeoutMs ?? 5_000;
-    this.stopTimeoutMs = options.stopTimeoutMs ?? 5_000;
     this.channel = heap.reserve(LANE_CHANNEL_WORDS * Int32Array.BYTES_PER_ELEMENT, 64);
     this.words = new Int32Array(heap.bytes.buffer, this.channel, LANE_CHANNEL_WORDS);
   }
@@ -73,12 +69,7 @@ export class PiscinaExecutor implements StorageExecutor {
     }
     this.lanePool = this.makePool('keelson-lane');
     this.taskPool = this.makePool('keelson-storage');
-    try {
-      await Promise.all([this.handshake(this.lanePool), this.handshake(this.taskPool)]);
-    } catch (error) {
-      await this.close();
-      throw error;
-    }
+    await Promise.all([this.handshake(this.lanePool), this.handshake(this.taskPool)]);
   }
 
   async run<T extends StorageTask>(task: T): Promise<StorageTaskResult<T>> {
@@ -110,11 +101,11 @@ export class PiscinaExecutor implements StorageExecutor {
         (error: KeelsonError) => {
           // What was durable before the failure is still reported.
           this.drain();
-          this.events = undefined;
           const starting = this.started !== undefined;
           this.started = undefined;
           if (starting) reject(error);
-          else events.failed(error);
+          else this.events?.failed(error);
+          this.events = undefined;
         },
       );
       this.await();
@@ -134,17 +125,16 @@ export class PiscinaExecutor implements StorageExecutor {
     if (this.laneTask === undefined) return;
     Atomics.store(this.words, STOP, 1);
     ring(this.words);
-    await this.orTimeout(this.laneTask);
-    this.events = undefined;
+    await this.laneTask;
   }
 
-  async close(): Promise<void> {
-    await this.stopLane();
+  async close(untilMs: number): Promise<void> {
+    this.events = undefined;
     const pools = [this.lanePool, this.taskPool];
     this.lanePool = undefined;
     this.taskPool = undefined;
     const stopping = pools.map((pool) => pool?.destroy());
-    await this.orTimeout(Promise.all(stopping).then(() => {}));
+    await untilTime(this.scheduler, untilMs, Promise.all(stopping));
   }
 
   /** Reports what is complete, then waits for more while anything is under way. */
@@ -244,19 +234,6 @@ export class PiscinaExecutor implements StorageExecutor {
         'keep the keelson package external, or copy its dist folder beside the bundle.',
       { details: { file } },
     );
-  }
-
-  /** Resolves with the work, or when the time is up; never rejects for being late. */
-  private async orTimeout(work: Promise<void>): Promise<void> {
-    let timer: { cancel(): void } | undefined;
-    const timeout = new Promise<void>((resolve) => {
-      timer = this.scheduler.setTimer(this.stopTimeoutMs, resolve);
-    });
-    try {
-      await Promise.race([work, timeout]);
-    } finally {
-      timer?.cancel();
-    }
   }
 }
 

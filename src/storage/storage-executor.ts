@@ -26,11 +26,14 @@ export interface StorageExecutor {
   /** At most `LANE_QUEUE_LIMIT` batches wait for their completion. */
   submit(command: SealCommand): void;
 
-  /** Ends the lane's task behind what was submitted. */
+  /** Ends the lane's task behind what was submitted; waits for it as long as the disk takes. */
   stopLane(): Promise<void>;
 
-  /** Stops the threads; a thread that hangs in the kernel is left behind after a few seconds. */
-  close(): Promise<void>;
+  /**
+   * Stops the threads, whatever they are at, and reports nothing more. A thread that hangs in the
+   * kernel is left behind at `untilMs`, by the scheduler's clock.
+   */
+  close(untilMs: number): Promise<void>;
 }
 
 export interface LaneEvents {

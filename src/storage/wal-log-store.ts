@@ -13,7 +13,7 @@ import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { silentLogger } from '../base/logger.js';
-import type { Scheduler, Timer } from '../base/scheduler.js';
+import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { IoId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
@@ -55,7 +55,7 @@ export interface WalLogStoreOptions extends WalMemoryOptions {
   readonly directIo: 'auto' | 'off';
   /** Time for the threads to load their files; 5 s by default. */
   readonly workerStartTimeoutMs?: number;
-  /** How long `close` waits for a disk, or for a thread, that does not answer; 5 s by default. */
+  /** The most that `close` takes, whatever does not answer; 5 s by default. */
   readonly closeTimeoutMs?: number;
 }
 
@@ -71,6 +71,8 @@ export interface WalLogStoreParts {
 
 const LANE = 0;
 const CLOSE_TIMEOUT_MS = 5_000;
+/** Of the time for `close`, kept for threads that have to be ended without having answered. */
+const THREADS_END_SHARE = 1 / 4;
 const TWO_POW_52 = 2 ** 52;
 
 export class WalLogStore implements LogStore {
@@ -108,15 +110,14 @@ export class WalLogStore implements LogStore {
       parts.executor ??
       new PiscinaExecutor(parts.heap, parts.scheduler, {
         handshakeTimeoutMs: options.workerStartTimeoutMs,
-        stopTimeoutMs: options.closeTimeoutMs,
       });
     const memory = reserveWalMemory(parts.heap, options);
     const store = new WalLogStore(options, parts, executor, memory);
-    await executor.open();
     try {
+      await executor.open();
       await store.recover();
     } catch (error) {
-      await executor.close();
+      await executor.close(parts.scheduler.now() + store.closeTimeoutMs());
       throw error;
     }
     return store;
@@ -352,24 +353,24 @@ export class WalLogStore implements LogStore {
     return this.read(log.id, firstIndex, lastIndex, maxBytes);
   }
 
+  /** One limit for all of it: what a disk that hangs leaves undone is abandoned, as in a crash. */
   private async shutDown(): Promise<void> {
+    const { scheduler } = this;
+    const limitMs = this.closeTimeoutMs();
+    const untilMs = scheduler.now() + limitMs;
+    const inOrder = this.lane
+      .shutDown(this.groups.values())
+      .then(() => this.spare.stop())
+      .then(() => this.executor.stopLane());
     try {
-      await this.inTime(this.lane.shutDown(this.groups.values()).then(() => this.spare.stop()));
-      await this.executor.stopLane();
+      await untilTime(scheduler, untilMs - limitMs * THREADS_END_SHARE, inOrder);
     } finally {
-      await this.executor.close();
+      await this.executor.close(untilMs);
     }
   }
 
-  /** Resolves with the work, or when a disk that hangs has had its time. */
-  private async inTime(work: Promise<void>): Promise<void> {
-    let timer: Timer | undefined;
-    const timeout = new Promise<void>((resolve) => {
-      const delayMs = this.options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
-      timer = this.scheduler.setTimer(delayMs, resolve);
-    });
-    await Promise.race([work, timeout]);
-    timer?.cancel();
+  private closeTimeoutMs(): number {
+    return this.options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
   }
 
   private poison(error: KeelsonError): void {
