@@ -9,7 +9,11 @@ import type { Disk } from './disk.js';
 export function makeDirectories(disk: Disk, path: string): void {
   const missing: string[] = [];
   let found = resolve(path);
-  for (; !disk.exists(found); found = dirname(found)) missing.push(found);
+  // A root is its own parent, and a drive may be missing.
+  while (!disk.exists(found) && dirname(found) !== found) {
+    missing.push(found);
+    found = dirname(found);
+  }
   disk.syncDirectory(dirname(found));
   for (const directory of missing.reverse()) {
     disk.makeDirectory(directory);

@@ -36,6 +36,17 @@ describe('makeDirectories', () => {
     }
   });
 
+  it('fails where not even the root is there, as on a drive that is missing', () => {
+    const disk = new MemoryDisk();
+    let asked = 0;
+    disk.exists = () => {
+      if (++asked > 10) throw new Error('it asks for ever');
+      return false;
+    };
+    disk.fail({ operation: 'makeDirectory', nth: 1, code: 'ENOENT' });
+    expect(() => makeDirectories(disk, '/a/b')).toThrow('ENOENT');
+  });
+
   it('is refused where a file is in the way', () => {
     const real = new NodeDisk();
     real.open(join(root, 'file'), { access: 'write', create: true }).close();
