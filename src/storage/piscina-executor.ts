@@ -184,7 +184,8 @@ export class PiscinaExecutor implements StorageExecutor {
       maxThreads: 1,
       concurrentTasksPerWorker: 1,
       stricterFIFO: true,
-      trackUnmanagedFds: false,
+      // A file is used only by the thread that opened it, and ends with that thread.
+      trackUnmanagedFds: true,
       recordTiming: false,
       workerData: { name },
     });

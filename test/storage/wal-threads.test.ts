@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -38,6 +38,29 @@ afterEach(() => {
 });
 
 describe('the threads of the write-ahead log', () => {
+  it.runIf(process.platform === 'linux')('leave no file open once they have ended', async () => {
+    const directory = temporaryDirectory('descriptors');
+    const openFiles = (): string[] =>
+      readdirSync('/proc/self/fd').flatMap((descriptor) => {
+        try {
+          const path = readlinkSync(`/proc/self/fd/${descriptor}`);
+          return path.startsWith(directory) ? [path] : [];
+        } catch {
+          // The one of this listing is gone.
+          return [];
+        }
+      });
+    const log = await openOnDisk(directory);
+    for (let batch = 0; batch < 40; batch++) {
+      await log.durable(log.append(texts(8, 'f'.repeat(9_000))));
+    }
+    await log.contents();
+    expect(log.store.metrics().cacheMisses).toBeGreaterThan(0);
+    expect(openFiles()).not.toEqual([]);
+    await log.store.close();
+    expect(openFiles()).toEqual([]);
+  });
+
   it('a missing worker file is named, with the remedy', async () => {
     const workerFile = new URL('./no-such-worker.js', import.meta.url);
     await expect(openOnDisk(temporaryDirectory('missing'), { workerFile })).rejects.toMatchObject({
