@@ -120,8 +120,15 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
 
   /** Answers a query from this node's state machine, as fresh as `consistency` asks. */
   async read(query: Query, options?: ReadOptions): Promise<Answer> {
-    await this.freshen(options?.consistency ?? 'linearizable', options);
-    return (await this.host.machine.query(query)) as Answer;
+    const consistency = options?.consistency ?? 'linearizable';
+    const scope = this.beginRead(consistency, options);
+    try {
+      if (consistency !== 'local') await this.freshen(consistency, scope);
+      const answer = this.host.machine.query(query);
+      return (answer instanceof Promise ? await scope.race(answer, 'rejected') : answer) as Answer;
+    } finally {
+      this.pendingReads--;
+    }
   }
 
   /**
@@ -129,26 +136,35 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * a plain method call on one's own main-thread state machine is then a linearizable read.
    */
   async readBarrier(options?: CallOptions): Promise<void> {
-    await this.freshen('linearizable', options);
-  }
-
-  private async freshen(consistency: Consistency, options: CallOptions | undefined): Promise<void> {
-    const local = consistency === 'local';
-    const { stopRefusal } = this.runtime;
-    if (stopRefusal !== undefined && !(local && this.host.readableThoughStopped)) throw stopRefusal;
-    if (local) return;
-    if (this.pendingReads >= this.maxPendingReads) {
-      throw new KeelsonError('KEELSON_OVERLOADED', `${this.pendingReads} reads wait already`);
-    }
-    this.pendingReads++;
+    const scope = this.beginRead('linearizable', options);
     try {
-      const scope = this.scope(options);
-      const index =
-        consistency === 'linearizable' ? await this.host.readIndex(scope) : atLeast(consistency);
-      await this.runtime.reads.waitForApplied(index, scope);
+      await this.freshen('linearizable', scope);
     } finally {
       this.pendingReads--;
     }
+  }
+
+  /** Counts one more read, unless it is refused; whoever began it takes it off again. */
+  private beginRead(consistency: Consistency, options: CallOptions | undefined): CallScope {
+    const { stopRefusal } = this.runtime;
+    if (stopRefusal !== undefined) {
+      if (consistency !== 'local' || !this.host.readableThoughStopped) throw stopRefusal;
+    }
+    if (this.pendingReads >= this.maxPendingReads) {
+      throw new KeelsonError('KEELSON_OVERLOADED', `${this.pendingReads} reads wait already`);
+    }
+    const scope = this.scope(options);
+    this.pendingReads++;
+    return scope;
+  }
+
+  private async freshen(
+    consistency: Exclude<Consistency, 'local'>,
+    scope: CallScope,
+  ): Promise<void> {
+    const index =
+      consistency === 'linearizable' ? await this.host.readIndex(scope) : atLeast(consistency);
+    await this.runtime.reads.waitForApplied(index, scope);
   }
 
   status(): Status {

@@ -14,7 +14,8 @@ export interface MachineHost {
    * `undefined` and do not reach the machine. Completion comes through `MachineEvents.applied`.
    */
   apply(lease: EntriesLease, firstIndex: number, lastIndex: number): void;
-  query(query: unknown): Promise<unknown>;
+  /** The answer, or a promise of it or of an error; how long to wait for that is up to the caller. */
+  query(query: unknown): unknown;
   /** Version of the machine's commands and snapshots; known once `open` has resolved. */
   readonly version: number;
   /** Encodes a command with the machine's codec. */

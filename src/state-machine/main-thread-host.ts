@@ -95,10 +95,15 @@ export class MainThreadHost implements MachineHost {
     else this.runSlice();
   }
 
-  query(query: unknown): Promise<unknown> {
+  query(query: unknown): unknown {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     if (this.closed) return Promise.reject(closedError(this.group));
-    return this.answer(query);
+    try {
+      const answer: unknown = this.machine.query(query);
+      return isThenable(answer) ? later(answer) : answer;
+    } catch (error) {
+      return Promise.reject(queryFailed(error));
+    }
   }
 
   encode(command: unknown): Uint8Array {
@@ -118,14 +123,6 @@ export class MainThreadHost implements MachineHost {
       await this.machine.close?.();
     } catch (error) {
       throw machineThrew('close', error);
-    }
-  }
-
-  private async answer(query: unknown): Promise<unknown> {
-    try {
-      return await this.machine.query(query);
-    } catch (error) {
-      throw queryFailed(error);
     }
   }
 
@@ -209,6 +206,18 @@ interface QueuedApply {
   readonly firstIndex: number;
   /** Of the slices so far. */
   responses: unknown[] | undefined;
+}
+
+function isThenable(answer: unknown): answer is PromiseLike<unknown> {
+  return typeof (answer as { readonly then?: unknown } | null | undefined)?.then === 'function';
+}
+
+async function later(answer: PromiseLike<unknown>): Promise<unknown> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw queryFailed(error);
+  }
 }
 
 /** What a machine's `open` returned must be an index. */
