@@ -129,7 +129,10 @@ export class Host {
       parts.scope?.check();
       return host;
     } catch (error) {
-      for (const close of opened.reverse()) await close();
+      await closeAll(opened.reverse()).catch((err: unknown) => {
+        const message = 'a part of a node that was not opened did not close';
+        parts.logger.error({ event: 'node.close-failed', err }, message);
+      });
       throw error;
     }
   }

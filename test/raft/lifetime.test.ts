@@ -84,6 +84,19 @@ describe('opening', () => {
     await node.close();
   });
 
+  it('that fails says why, and closes all the rest, although one part of it does not close', async () => {
+    const abort = new AbortController();
+    const stateMachine = new Watched();
+    stateMachine.onOpen = () => abort.abort('enough');
+    stateMachine.onClose = () => Promise.reject(new Error('it is stuck'));
+    const events: string[] = [];
+    const logger = onEvent((name) => events.push(name));
+    const error = await refusal(open({ stateMachine, logger }, { signal: abort.signal }));
+    expect(error).toMatchObject({ code: 'KEELSON_ABORTED', cause: 'enough' });
+    expect(events).toContain('node.close-failed');
+    await (await open()).close();
+  });
+
   it('has a time limit only if it is given one', async () => {
     const error = await refusal(open({}, { timeoutMs: 1 }));
     expect(error).toMatchObject({ code: 'KEELSON_TIMEOUT', outcome: 'rejected' });
