@@ -66,9 +66,9 @@ export class LeaderTasks {
     const { term } = this;
     const { task } = registration;
     const { signal } = controller;
-    // Not at once: the caller may be in the middle of a step of the engine.
+    // Not at once: the caller may be in the middle of a step of the engine. Until then it may be over.
     Promise.resolve()
-      .then(() => task({ term, signal }))
+      .then(() => (signal.aborted ? undefined : task({ term, signal })))
       .catch((error: unknown) => this.report(error, term));
   }
 

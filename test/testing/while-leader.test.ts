@@ -44,6 +44,17 @@ it('a task gets the term, and its signal fires when it is taken back', async () 
   expect(runs[0]?.signal.aborted).toBe(true);
 });
 
+it.each([
+  ['is taken back', (_leader: Node, end: () => void) => end()],
+  ['loses its node', (leader: Node) => leader.close()],
+])('a task that %s in the turn in which it was given does not begin', async (_how, take) => {
+  const leader = await start();
+  const { runs, task } = remembered();
+  await take(leader, leader.whileLeader(task));
+  await turn();
+  expect(runs).toEqual([]);
+});
+
 it('a task that was taken back is not run by the next leader, one that was not is', async () => {
   const leader = await start();
   const { runs, task } = remembered();
