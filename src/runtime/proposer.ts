@@ -165,6 +165,14 @@ export class Proposer {
 
   private readonly append = (): void => {
     this.appendScheduled = false;
+    try {
+      this.appendAll();
+    } catch (error) {
+      this.steps.fail(error);
+    }
+  };
+
+  private appendAll(): void {
     while (this.proposals.hasUnappended && this.steps.stopRefusal === undefined) {
       if (this.engine.role !== 'leader') {
         this.lostOffice();
@@ -188,7 +196,7 @@ export class Proposer {
       this.staging.staged = staged;
       this.steps.run();
     }
-  };
+  }
 
   private refuse(error: unknown): void {
     if (error instanceof KeelsonError && error.outcome === 'rejected') {

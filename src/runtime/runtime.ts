@@ -247,11 +247,16 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
 
   applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void {
     if (this.stopReason !== undefined) return;
-    this.engine.applied(lastIndex);
-    this.proposals.applied(firstIndex, lastIndex, responses);
-    this.reads.applied(lastIndex);
-    this.applyLane.completed();
-    this.observer.changed();
+    try {
+      this.engine.applied(lastIndex);
+      this.proposals.applied(firstIndex, lastIndex, responses);
+      this.reads.applied(lastIndex);
+      this.applyLane.completed();
+      this.observer.changed();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
     this.run();
   }
 
@@ -305,7 +310,11 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
       for (;;) {
         const commands = this.engine.takeCommands();
         if (commands.length === 0) break;
-        for (const command of commands) this.execute(command);
+        for (const command of commands) {
+          this.execute(command);
+          // By a machine that threw, or by what came of its apply.
+          if (this.stopReason !== undefined) return;
+        }
       }
       this.staging.staged = undefined;
       this.armTimer();
