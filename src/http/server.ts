@@ -10,6 +10,7 @@ import {
   STATUS_CODES,
 } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import { type Logger, silentLogger } from '../base/logger.js';
 import { HttpFailure } from './errors.js';
 import { createHttpHandler, type HttpHandler, type HttpOptions, limitsOf } from './handler.js';
 import type { KeyValueRaft } from './key-value-routes.js';
@@ -23,11 +24,13 @@ export interface HttpListenOptions {
 
 export class HttpServer {
   private readonly raft: KeyValueRaft;
+  private readonly logger: Logger;
   private readonly server: Server;
   private readonly unanswered = new Set<ServerResponse>();
 
   constructor(raft: KeyValueRaft, options: HttpOptions = {}) {
     this.raft = raft;
+    this.logger = options.logger ?? silentLogger;
     const limits = limitsOf(options);
     const handler = createHttpHandler(raft, options);
     const serve: HttpHandler = (request, response) => {
@@ -63,6 +66,10 @@ export class HttpServer {
       this.server.once('error', reject);
       this.server.listen(options.port, options.host, () => {
         this.server.off('error', reject);
+        this.server.on('error', (error) => {
+          const message = `accepting failed: ${error.message}`;
+          this.logger.error({ event: 'http.accept-failed', err: error }, message);
+        });
         const { address, port, family } = this.server.address() as AddressInfo;
         resolve(family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`);
       });

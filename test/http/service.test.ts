@@ -1,3 +1,4 @@
+import { Server } from 'node:http';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type ErrorCode, KeelsonError, type Outcome } from '../../dist/base/errors.js';
 import { Harness } from './harness.js';
@@ -43,6 +44,19 @@ describe('errors of the node', () => {
     expect(error.mock.calls[0]?.[0]).toMatchObject({ event: 'http.failed', path: '/v1/kv/a' });
     expect((await harness.send('GET', '/v1/kv/a')).json.error.outcome).toBe('rejected');
   });
+});
+
+it('an error of the socket that listens is logged, and the server goes on', async () => {
+  await harness.close();
+  const error = vi.fn();
+  const listen = vi.spyOn(Server.prototype, 'listen');
+  harness = await Harness.open({ logger: { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error } });
+  const server = listen.mock.contexts[0] as Server;
+  listen.mockRestore();
+  const err = Object.assign(new Error('too many open files'), { code: 'EMFILE' });
+  server.emit('error', err);
+  expect(error.mock.calls).toEqual([[{ event: 'http.accept-failed', err }, expect.any(String)]]);
+  expect((await harness.send('GET', '/livez')).status).toBe(200);
 });
 
 describe('every answer', () => {
