@@ -2,7 +2,7 @@ import type { WriteResult } from '../api.js';
 import { toErrorRecord } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type { ForwardRequest, ForwardResponse } from '../network/network.js';
-import { CallScope } from './call-scope.js';
+import { CallScope, timeoutError } from './call-scope.js';
 import { packResponse, unpackResponse } from './response-codec.js';
 import type { Runtime } from './runtime.js';
 
@@ -27,6 +27,8 @@ export class ForwardedRequests {
     try {
       if (runtime.stopRefusal !== undefined) throw runtime.errors.notLeader();
       const { timeoutMs } = request;
+      // It travels in whole milliseconds: less than one was left.
+      if (timeoutMs === 0) throw timeoutError(undefined, 'rejected');
       const scope = new CallScope(this.scheduler, { timeoutMs }, this.callTimeoutMs);
       if (request.kind === 'readIndex') {
         const index = await runtime.readIndex(scope);

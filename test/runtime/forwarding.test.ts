@@ -129,6 +129,18 @@ describe('a request that was forwarded to a node', () => {
   });
 
   it.each(['write', 'readIndex'] as const)(
+    'is told that its time is up when none was left for it: %s',
+    async (kind) => {
+      await using cluster = await SeamCluster.start({ voters: [1] });
+      const leader = await cluster.leader();
+      const request = { kind, payload: pack(7), timeoutMs: 0 };
+      const { error } = await cluster.handler(1).request(3, request);
+      expect(error).toMatchObject({ code: 'KEELSON_TIMEOUT', outcome: 'rejected' });
+      expect(await leader.read('sum')).toBe(0);
+    },
+  );
+
+  it.each(['write', 'readIndex'] as const)(
     'finds no leader in one that was closed: %s',
     async (kind) => {
       await using cluster = await SeamCluster.start({ voters: [1] });
