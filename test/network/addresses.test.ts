@@ -1,5 +1,6 @@
 import dns from 'node:dns';
 import { afterEach, expect, it, vi } from 'vitest';
+import { KeelsonError } from '../../dist/base/errors.js';
 import { parseAddress } from '../../dist/network/address.js';
 import { Recorder, until } from './support/recorder.js';
 import { type TestNode, tcpNode } from './support/tcp-nodes.js';
@@ -18,35 +19,45 @@ async function start(...options: Parameters<typeof tcpNode>) {
   return { ...node, recorder, address };
 }
 
-/** Where somebody has listened a moment ago. */
-async function freeAddress(): Promise<string> {
-  const { network, address } = await start(9);
-  await network.close();
-  return address;
+/** Ports below 1024 are given to nobody who does not ask for them. */
+const NOBODY = ['127.0.0.1:1', '127.0.0.1:2'] as const;
+
+/**
+ * Starts a node that says where it is. Another program may take the port between its choice and its
+ * use: then another is chosen.
+ */
+async function startWhereItSays(nodeId: number) {
+  for (;;) {
+    const { network, address } = await start(nodeId);
+    await network.close();
+    try {
+      return await start(nodeId, {}, { listen: address, advertise: address });
+    } catch (error) {
+      const taken = error instanceof KeelsonError && error.details.systemCode === 'EADDRINUSE';
+      if (!taken) throw error;
+    }
+  }
 }
 
 it('a node that has moved is dialled where it says, and no more where the membership says', async () => {
-  const oldPlace = await freeAddress();
-  const newPlace = await freeAddress();
   // A second attempt at the old place would be the last one in the time of this test.
   const one = await start(1, { reconnectMinMs: 60_000, reconnectMaxMs: 60_000 });
-  one.network.setPeers(new Map([[2, oldPlace]]));
+  one.network.setPeers(new Map([[2, NOBODY[0]]]));
   await until(() => one.logger.named('peer.unreachable').length === 2, 'both channels failed');
-  const two = await start(2, {}, { listen: newPlace, advertise: newPlace });
+  const two = await startWhereItSays(2);
   two.network.setPeers(new Map([[1, one.address]]));
   await until(() => one.recorder.isConnected(2) && two.recorder.isConnected(1), 'connected');
   const [line] = one.logger.named('peer.connected');
-  expect(line?.fields).toMatchObject({ peer: 2, address: newPlace });
+  expect(line?.fields).toMatchObject({ peer: 2, address: two.address });
 });
 
 it('what a node has said of its place outlives a change of its address in the membership', async () => {
   const one = await start(1);
-  const newPlace = await freeAddress();
-  const two = await start(2, {}, { listen: newPlace, advertise: newPlace });
-  one.network.setPeers(new Map([[2, await freeAddress()]]));
+  const two = await startWhereItSays(2);
+  one.network.setPeers(new Map([[2, NOBODY[0]]]));
   two.network.setPeers(new Map([[1, one.address]]));
   await until(() => one.recorder.isConnected(2), 'connected');
-  one.network.setPeers(new Map([[2, await freeAddress()]]));
+  one.network.setPeers(new Map([[2, NOBODY[1]]]));
   expect(one.network.metrics().connectedPeers).toEqual([]);
   await until(() => one.recorder.isConnected(2), 'connected again');
 });
@@ -54,11 +65,10 @@ it('what a node has said of its place outlives a change of its address in the me
 it.each(['where nobody is', 'where another node is'])(
   'a node that says it is %s is looked for where the membership says',
   async (where) => {
-    const wrong = where === 'where nobody is' ? await freeAddress() : (await start(3)).address;
+    const wrong = where === 'where nobody is' ? NOBODY[0] : (await start(3)).address;
     const one = await start(1);
-    const place = await freeAddress();
-    const moved = { listen: place, advertise: wrong };
-    const two = await start(2, {}, moved);
+    const two = await start(2, {}, { advertise: wrong });
+    const place = two.address;
     one.network.setPeers(new Map([[2, place]]));
     two.network.setPeers(new Map([[1, one.address]]));
     await until(() => one.recorder.isConnected(2) && two.recorder.isConnected(1), 'connected');
@@ -67,7 +77,7 @@ it.each(['where nobody is', 'where another node is'])(
       one.logger.lines.some(({ message }) => message.includes(`node 2 at ${wrong}`));
     await until(tried, 'the address that it has told is tried');
     await until(() => !one.recorder.isConnected(2), 'disconnected');
-    await start(2, {}, moved);
+    await start(2, {}, { listen: place, advertise: wrong });
     await until(() => one.recorder.isConnected(2), 'connected again');
   },
 );

@@ -2,7 +2,7 @@ import { cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { KeyValueMachine, keyValueModule } from '../../dist/index.js';
-import { freeAddress, get, idOf, type Node, put, RealCluster, refusal } from './support.js';
+import { get, idOf, type Node, put, RealCluster, refusal, withFreeAddress } from './support.js';
 
 let cluster: RealCluster;
 afterEach(() => cluster.close());
@@ -122,8 +122,10 @@ describe('a node', () => {
     const leader = await start(machine);
     const moved = idOf(followerOf(leader));
     await cluster.stop(moved);
-    const place = await freeAddress();
-    const node = await cluster.open(moved, { listen: place, advertise: place });
+    const { node, place } = await withFreeAddress(async (address) => {
+      const opened = await cluster.open(moved, { listen: address, advertise: address });
+      return { node: opened, place: address };
+    });
     const { logId } = await leader.write(put('a', 'one'));
     await node.waitFor(({ appliedIndex }) => appliedIndex >= logId.index);
     expect(node.address).toBe(place);

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type CallOptions, KeyValueMachine, type Logger, Raft } from '../../dist/index.js';
-import { freeAddress, get, type Node, put, refusal, smallConfig } from './support.js';
+import { get, type Node, put, refusal, smallConfig } from './support.js';
 
 let root: string;
 beforeEach(() => {
@@ -35,13 +35,12 @@ interface Parts {
 }
 
 async function open(parts: Parts = {}, call?: CallOptions): Promise<Node> {
-  const address = await freeAddress();
   const dataDir = join(root, 'data');
   const stateMachine = new KeyValueMachine();
   const voters = { 1: '127.0.0.1:7001' };
   const fixed = { nodeId: 1, clusterName: 'lifetime', dataDir, config: smallConfig };
   return Raft.open(
-    { ...fixed, listen: address, bootstrap: { voters }, stateMachine, ...parts },
+    { ...fixed, listen: '127.0.0.1:0', bootstrap: { voters }, stateMachine, ...parts },
     call,
   );
 }

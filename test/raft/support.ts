@@ -148,9 +148,16 @@ export async function refusal(promise: Promise<unknown>): Promise<KeelsonError> 
   throw error;
 }
 
-export async function freeAddress(): Promise<string> {
-  const [port] = await freePorts(1);
-  return `127.0.0.1:${port}`;
+/** Another program may take the port between its choice and its use: then another is chosen. */
+export async function withFreeAddress<T>(use: (address: string) => Promise<T>): Promise<T> {
+  for (;;) {
+    const [port] = await freePorts(1);
+    try {
+      return await use(`127.0.0.1:${port}`);
+    } catch (error) {
+      if (!portWasTaken(error)) throw error;
+    }
+  }
 }
 
 async function freePorts(count: number): Promise<number[]> {
