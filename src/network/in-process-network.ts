@@ -233,7 +233,7 @@ export class InProcessNetwork implements Network {
   private carry(link: Link, id: number, request: ForwardRequest): void {
     const { receiver } = link;
     if (receiver?.handler === undefined || receiver.closed) return;
-    this.requests.markSent(id);
+    if (!this.requests.markSent(id)) return;
     receiver.handler.request(this.nodeId, request).then(
       (response) => this.answered(link, receiver, id, response),
       (error: unknown) => {

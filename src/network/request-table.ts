@@ -52,10 +52,15 @@ export class RequestTable {
     return { id, promise };
   }
 
-  /** The request may have left this node: from here on its failure is of unknown outcome. */
-  markSent(id: number): void {
+  /**
+   * The request may have left this node: from here on its failure is of unknown outcome. False when it
+   * is settled already: it must not leave any more, for whoever was told `rejected` may send it again.
+   */
+  markSent(id: number): boolean {
     const request = this.pending.get(id);
-    if (request !== undefined) request.sent = true;
+    if (request === undefined) return false;
+    request.sent = true;
+    return true;
   }
 
   /** Ignores an answer to a request that is settled, or that another connection carried. */

@@ -113,6 +113,27 @@ describe('in-process network under faults', () => {
     expect(scheduler.nextTimerAt()).toBeUndefined();
   });
 
+  it('delivers no request that it has settled: what was rejected may be sent again', async () => {
+    const { scheduler, hub, nodes } = cluster(2);
+    const delivered: number[] = [];
+    nodes[1]!.recorder.answer = ({ payload }) => {
+      delivered.push(payload[0]!);
+      return Promise.resolve({ payload, index: 1, term: 1 });
+    };
+    const send = (id: number, timeoutMs: number) =>
+      nodes[0]!.network.request(2, { kind: 'write', payload: Uint8Array.of(id), timeoutMs });
+    const interrupted = send(1, 1_000);
+    hub.disconnect(1);
+    hub.heal();
+    await expect(interrupted).rejects.toMatchObject({ outcome: 'rejected' });
+    const repeated = send(2, 1_000);
+    scheduler.runJobs();
+    await Promise.resolve();
+    scheduler.runJobs();
+    expect((await repeated).payload).toEqual(Uint8Array.of(2));
+    expect(delivered).toEqual([2]);
+  });
+
   it('bounds its inbox: control is dropped, appends are refused until there is room', () => {
     const { scheduler, nodes } = cluster(2);
     for (let round = 0; round < 200; round++) nodes[0]!.network.send(2, heartbeat(round));

@@ -26,8 +26,9 @@ describe('request table', () => {
     const sent = table.open(lost, 1_000);
     const staged = table.open(lost, 1_000);
     const other = table.open(kept, 1_000);
-    table.markSent(sent.id);
+    expect(table.markSent(sent.id)).toBe(true);
     table.carrierLost(lost, 'gone');
+    expect(table.markSent(staged.id)).toBe(false);
     await expect(sent.promise).rejects.toMatchObject({ outcome: 'unknown' });
     await expect(staged.promise).rejects.toMatchObject({ outcome: 'rejected' });
     table.settle(kept, other.id, RESPONSE);

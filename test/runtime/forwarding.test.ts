@@ -2,7 +2,7 @@ import { pack } from 'msgpackr';
 import { describe, expect, it } from 'vitest';
 import { KeelsonError } from '../../dist/index.js';
 import { follower } from './support/scripted-follower.js';
-import { SeamCluster } from './support/seam-cluster.js';
+import { idOf, SeamCluster, type SeamNode } from './support/seam-cluster.js';
 
 const refused = { code: 'KEELSON_NOT_LEADER', message: 'no', outcome: 'rejected' } as const;
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -79,6 +79,30 @@ describe('a write on a follower', () => {
     await request(1);
     abort.abort();
     expect(await written).toMatchObject({ code: 'KEELSON_ABORTED', outcome: 'unknown' });
+  });
+});
+
+describe('a write on a follower whose link is down for a moment', () => {
+  it('is executed once, however far it has come', async () => {
+    await using cluster = await SeamCluster.start();
+    const leader = await cluster.leader();
+    const [node] = cluster.followersOf(leader) as [SeamNode, SeamNode];
+    await node.waitFor(({ leader }) => leader !== undefined);
+    let acknowledged = 0;
+    // Each write adds to a decimal place of its own, which tells how often it was executed.
+    for (let turns = 0; turns < 6; turns++) {
+      const written = node.write(10 ** turns).then(
+        () => acknowledged++,
+        (error: unknown) => expect(error).toMatchObject({ outcome: 'unknown' }),
+      );
+      for (let i = 0; i < turns; i++) await Promise.resolve();
+      cluster.hub.disconnect(idOf(node));
+      cluster.hub.heal();
+      await written;
+    }
+    await leader.write(0);
+    expect(String(await leader.read('sum'))).toMatch(/^[01]+$/);
+    expect(acknowledged).toBeGreaterThan(0);
   });
 });
 
