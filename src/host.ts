@@ -92,14 +92,10 @@ export class Host {
       },
       sendOn: (payload, timeoutMs) => this.forwarder.takeOver(payload, timeoutMs),
     });
-    this.forwarder = new Forwarder(
-      nodeId,
-      this.runtime,
-      this.network,
-      scheduler,
-      this.observers,
-      config.raft.electionTimeoutMs,
-    );
+    this.forwarder = new Forwarder(nodeId, this.runtime, this.network, scheduler, this.observers, {
+      ...config.raft,
+      ...config.network,
+    });
     this.readIndexes = new ReadIndexBatcher(this.forwarder, scheduler, config.limits.callTimeoutMs);
   }
 

@@ -178,7 +178,7 @@ const sections = {
     maxRequests: integer(
       'count',
       [16_384, 1, 1_048_576],
-      'Forwarded client requests that may be unanswered at a time, and those of one peer that may be served.',
+      'Forwarded client requests that may be unanswered at a time, and those of one peer that may be served; further writes wait for their turn.',
     ),
     connectTimeoutMs: integer(
       'ms',

@@ -2,11 +2,12 @@ import type { WriteResult } from '../api.js';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { LogIndex, NodeId } from '../engine/types.js';
-import type { ForwardRequest, ForwardResponse, Network } from '../network/network.js';
+import type { ForwardResponse, Network } from '../network/network.js';
 import { CallScope } from './call-scope.js';
 import { writeResultOf } from './forwarded-requests.js';
 import type { Observers } from './observers.js';
 import { NO_ROOM_CODES } from './proposer.js';
+import { RequestWindow, type RequestWindowLimits } from './request-window.js';
 import type { Runtime } from './runtime.js';
 
 /**
@@ -15,6 +16,7 @@ import type { Runtime } from './runtime.js';
  *
  * - A write counts in the one budget of this node until it is answered, and is refused before it waits
  *   or is sent. What was admitted once stays so, however often the leader changes.
+ * - What was admitted waits for its place among the requests that the network takes at once.
  * - A write that was sent is never sent again, unless the answer says that it was refused before it
  *   changed anything.
  * - A question for the read index changes nothing, so it is asked again, of whoever leads then, when
@@ -30,6 +32,7 @@ export class Forwarder {
   private readonly scheduler: Scheduler;
   private readonly observers: Observers;
   private readonly readTimeoutMs: number;
+  private readonly window: RequestWindow;
   /** Gives up the questions that were sent to an earlier leader. */
   private readonly abandonReads: Set<() => void> = new Set();
   /** Runs while another node is taken to have no room. */
@@ -41,14 +44,15 @@ export class Forwarder {
     network: Network,
     scheduler: Scheduler,
     observers: Observers,
-    electionTimeoutMs: number,
+    limits: ForwarderLimits,
   ) {
     this.nodeId = nodeId;
     this.runtime = runtime;
     this.network = network;
     this.scheduler = scheduler;
     this.observers = observers;
-    this.readTimeoutMs = electionTimeoutMs;
+    this.readTimeoutMs = limits.electionTimeoutMs;
+    this.window = new RequestWindow(limits);
   }
 
   /** Replicates a command, here or through the leader. */
@@ -104,14 +108,33 @@ export class Forwarder {
     const { proposals } = this.runtime.proposer;
     proposals.hold(payload);
     try {
+      const place = this.window.enter(payload.length, scope);
+      if (place !== undefined) await place;
+      const response = await this.sendInPlace(payload, scope);
+      if (response !== undefined) return writeResultOf(response);
+    } finally {
+      proposals.letGo(payload);
+      this.observers.changed();
+    }
+    // In the same step as it was let go: nobody else gets its room.
+    return await this.propose(payload, scope);
+  }
+
+  /** Sends a write that has a place, to whoever leads; undefined when that is this node. */
+  private async sendInPlace(
+    payload: Uint8Array,
+    scope: CallScope,
+  ): Promise<ForwardResponse | undefined> {
+    const leave = (): void => this.window.leave(payload.length);
+    let sent: Promise<ForwardResponse> | undefined;
+    try {
       for (;;) {
         const leader = await this.leader(scope);
-        if (leader === this.nodeId) break;
+        if (leader === this.nodeId) return undefined;
         try {
           const timeoutMs = scope.remainingMs();
-          const request: ForwardRequest = { kind: 'write', payload, timeoutMs };
-          const response = await scope.race(this.network.request(leader, request), 'unknown');
-          return writeResultOf(checked(response));
+          sent = this.network.request(leader, { kind: 'write', payload, timeoutMs });
+          return checked(await scope.race(sent, 'unknown'));
         } catch (error) {
           if (isRefusedForWantOfRoom(error)) this.waitForRoomElsewhere();
           if (!isRefusedByLeader(error)) throw error;
@@ -119,11 +142,10 @@ export class Forwarder {
         }
       }
     } finally {
-      proposals.letGo(payload);
-      this.observers.changed();
+      // Whoever gave up waiting for the answer leaves a request that the network still holds.
+      if (sent === undefined) leave();
+      else sent.then(leave, leave);
     }
-    // In the same step as it was let go: nobody else gets its room.
-    return await this.propose(payload, scope);
   }
 
   private propose(payload: Uint8Array, scope: CallScope): Promise<WriteResult<unknown>> {
@@ -166,8 +188,10 @@ export class Forwarder {
       const abandon = (): void => reject(this.runtime.errors.notLeader());
       const done = (): void => {
         this.abandonReads.delete(abandon);
+        this.window.leaveRead();
       };
       this.abandonReads.add(abandon);
+      this.window.enterRead();
       this.network
         .request(leader, { kind: 'readIndex', payload: NO_PAYLOAD, timeoutMs })
         .then(resolve, reject)
@@ -219,6 +243,10 @@ export class Forwarder {
       'rejected',
     );
   }
+}
+
+export interface ForwarderLimits extends RequestWindowLimits {
+  readonly electionTimeoutMs: number;
 }
 
 const NO_PAYLOAD = new Uint8Array(0);

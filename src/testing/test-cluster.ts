@@ -216,7 +216,10 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
           scheduler,
           limits: config.stateMachine,
         }),
-      createNetwork: () => new InProcessNetwork(hub, { nodeId }),
+      createNetwork: () => {
+        const { maxRequests } = config.network;
+        return new InProcessNetwork(hub, { nodeId, maxRequests });
+      },
       release: async () => {},
     });
     invariant(member.raft === undefined, `node ${nodeId} is started once at a time`);

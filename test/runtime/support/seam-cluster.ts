@@ -169,7 +169,8 @@ export class SeamCluster implements AsyncDisposable {
   }
 
   private createNetwork(nodeId: number): Network {
-    const inner = new InProcessNetwork(this.hub, { nodeId });
+    const { maxRequests } = this.config.network;
+    const inner = new InProcessNetwork(this.hub, { nodeId, maxRequests });
     const network = this.seams.createNetwork?.(nodeId, inner) ?? inner;
     return around(network, {
       start: (handler) => {
