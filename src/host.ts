@@ -96,7 +96,8 @@ export class Host {
       ...config.raft,
       ...config.network,
     });
-    this.readIndexes = new ReadIndexBatcher(this.forwarder, scheduler, config.limits.callTimeoutMs);
+    const batchMs = Math.max(config.limits.callTimeoutMs, config.raft.electionTimeoutMs);
+    this.readIndexes = new ReadIndexBatcher(this.forwarder, scheduler, batchMs);
   }
 
   /** @throws KeelsonError what the parts throw; everything opened so far is closed again */

@@ -6,7 +6,8 @@ import { type Forwarder, isUnanswered } from './forwarder.js';
  * Linearizable reads on a follower: asks the leader for a read index. One request at a time is under
  * way; reads that arrive meanwhile share the next one, because an index that was asked for before the
  * read began proves nothing about it. A shared request has a time limit of its own: the impatience of
- * one caller must not fail the others, and a caller with more patience shares another one.
+ * one caller must not fail the others, and a caller with more patience shares another one. The limit is
+ * an election timeout at least: a request that has no time to pause would be repeated without a pause.
  */
 export class ReadIndexBatcher {
   private readonly forwarder: Forwarder;

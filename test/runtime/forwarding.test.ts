@@ -234,14 +234,33 @@ describe('a linearizable read on a follower', () => {
     expect(await read).toBe(0);
   });
 
+  it('is asked for again after a pause, however short the time of calls is', async () => {
+    await using follower1 = await follower({ limits: { callTimeoutMs: 1 } });
+    const { node, peers, cluster } = follower1;
+    let asked = 0;
+    const { request } = peers;
+    peers.request = (target, question) => {
+      // Ends what would hold this thread for ever, and the test with it.
+      if (++asked > 1_000) return request.call(peers, target, question);
+      return Promise.reject(new KeelsonError('KEELSON_NO_LEADER', 'not connected'));
+    };
+    const startMs = cluster.scheduler.now();
+    const read = node.read('sum', { timeoutMs: 300 }).catch((reason: unknown) => reason);
+    expect(await read).toMatchObject({ outcome: 'rejected' });
+    const tookMs = cluster.scheduler.now() - startMs;
+    // Each pause is of 20 ms at least; one question more when a batch ends.
+    expect(asked).toBeGreaterThan(1);
+    expect(asked).toBeLessThanOrEqual(tookMs / 20 + 2);
+  });
+
   it('that nobody answers is rejected when its own time is up, and the others wait on', async () => {
     await using follower1 = await follower({ limits: { callTimeoutMs: 50 } });
-    const { node, peers, request } = follower1;
+    const { node, request } = follower1;
     const patient = node.read('sum', { timeoutMs: 20_000 });
     const hasty = node.read('sum', { timeoutMs: 100 }).catch((reason: unknown) => reason);
     expect(await hasty).toMatchObject({ code: 'KEELSON_TIMEOUT', outcome: 'rejected' });
-    const nth = peers.requests.length + 1;
-    (await request(nth)).answer({ index: 0, term: 5 });
+    // The question that the hasty one waited for is asked all the same, and the next one counts.
+    for (const nth of [2, 3]) (await request(nth)).answer({ index: 0, term: 5 });
     expect(await patient).toBe(0);
   });
 });

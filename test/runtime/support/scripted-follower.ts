@@ -29,7 +29,9 @@ export async function follower(config = {}, scheduler?: SystemScheduler): Promis
     peers,
     cluster,
     request: async (nth) => {
-      await expect.poll(() => peers.requests.length, { interval: 2 }).toBeGreaterThanOrEqual(nth);
+      await expect
+        .poll(() => peers.requests.length, { interval: 2, timeout: 20_000 })
+        .toBeGreaterThanOrEqual(nth);
       return peers.requests[nth - 1]!;
     },
     [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
