@@ -48,6 +48,8 @@ const rules: readonly Rule[] = [
     message: ({ storage }) => `must be at most half of storage.ringBytes (${storage.ringBytes})`,
   },
   atMost('raft.maxAppendBytes', 'raft.maxInflightBytes'),
+  // Otherwise one batch could be refused by a log in which nothing waits, with nothing to wait for.
+  atMost('storage.maxBatchEntries', 'raft.maxUncommittedEntries'),
   atMost('network.maxFrameBytes', 'network.maxQueuedBytes'),
   atMost('limits.maxEntryBytes', 'limits.maxPendingBytes'),
   atMost('network.reconnectMinMs', 'network.reconnectMaxMs'),

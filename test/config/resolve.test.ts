@@ -101,6 +101,7 @@ describe('resolveConfig', () => {
     ['storage.maxBatchBytes', { storage: { maxBatchBytes: 16 * 1024 * 1024 + 1 } }],
     ['raft.maxInflightBytes', { raft: { maxInflightBytes: 32 * 1024 * 1024 + 1 } }],
     ['raft.maxAppendBytes', { raft: { maxInflightBytes: 1024 * 1024 - 1 } }],
+    ['storage.maxBatchEntries', { raft: { maxUncommittedEntries: 65_535 } }],
     ['network.maxFrameBytes', { network: { maxQueuedBytes: 8 * 1024 * 1024 - 1 } }],
     ['limits.maxEntryBytes', { limits: { maxPendingBytes: 1024 * 1024 - 1 } }],
     ['network.reconnectMinMs', { network: { reconnectMinMs: 2001 } }],

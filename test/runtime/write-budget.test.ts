@@ -209,6 +209,23 @@ describe('on a leader', () => {
     await Promise.allSettled(writes);
   });
 
+  it('one turn may bring more than may be uncommitted: what fits is taken, and room comes back', async () => {
+    await using cluster = await SeamCluster.start({
+      voters: [1],
+      config: { raft: { maxUncommittedEntries: 4 }, storage: { maxBatchEntries: 4 } },
+    });
+    const leader = await cluster.leader();
+    for (let round = 0; round < 3; round++) {
+      const taken = Array.from({ length: 4 }, () => leader.write(1));
+      const refused = Array.from({ length: 4 }, () => refusal(leader.write(1)));
+      for (const error of await Promise.all(refused)) expect(error).toMatchObject(overloaded);
+      await Promise.all(taken);
+      await leader.writable();
+      await leader.writeMany([1, 1, 1, 1]);
+    }
+    expect(await leader.read('sum')).toBe(24);
+  });
+
   it('reads that followers ask for count in limits.maxPendingReads', async () => {
     const peers = new ScriptedPeers();
     const scheduler = new StoppableScheduler();
