@@ -126,7 +126,7 @@ export class EntryCursor<Command> {
       this.itemsLeft -= walked;
     }
     this.nextIndex = index;
-    entries.length = count;
+    if (count < entries.length) entries.length = count;
     return { firstIndex, lastIndex: index - 1, term: this.term, entries, gaps };
   }
 

@@ -243,8 +243,8 @@ export class MemoryLogGroup {
   }
 
   read(firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): EntriesLease {
-    const readable = Math.min(lastIndex, this.termRuns.lastReadable(firstIndex));
-    return this.blocks.read(firstIndex, readable, maxBytes);
+    const last = this.termRuns.lastReadable(firstIndex, lastIndex);
+    return this.blocks.read(firstIndex, last, maxBytes);
   }
 }
 

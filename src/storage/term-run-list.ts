@@ -40,10 +40,10 @@ export class TermRunList {
     }
   }
 
-  /** The last index up to which entries from `firstIndex` on can be read at once. */
-  lastReadable(firstIndex: LogIndex): LogIndex {
+  /** How far up to `lastIndex` entries from `firstIndex` on can be read at once. */
+  lastReadable(firstIndex: LogIndex, lastIndex: LogIndex): LogIndex {
     const { firsts } = this;
-    if (firsts.length <= MAX_TERM_RUNS) return Number.POSITIVE_INFINITY;
+    if (firsts.length <= MAX_TERM_RUNS) return lastIndex;
     let low = 0;
     let high = firsts.length - 1;
     while (low < high) {
@@ -52,6 +52,6 @@ export class TermRunList {
       else high = middle - 1;
     }
     const next = firsts[low + MAX_TERM_RUNS];
-    return next === undefined ? Number.POSITIVE_INFINITY : next - 1;
+    return next === undefined ? lastIndex : Math.min(lastIndex, next - 1);
   }
 }

@@ -226,8 +226,7 @@ export class WalLogStore implements LogStore {
   ): EntriesLease | Promise<EntriesLease> {
     this.checkUsable();
     const log = this.group(group);
-    const readable = log.termRuns.lastReadable(firstIndex);
-    const last = Math.min(lastIndex, log.lastIndex, readable);
+    const last = log.termRuns.lastReadable(firstIndex, Math.min(lastIndex, log.lastIndex));
     invariant(firstIndex >= 1 && firstIndex <= last, 'entries that are read are in the log');
     const lease = log.lease(this.heap, firstIndex, last, maxBytes, this.unpinned);
     if (lease !== undefined) {
