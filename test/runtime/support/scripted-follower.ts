@@ -8,7 +8,7 @@ export interface Follower extends AsyncDisposable {
   readonly node: SeamNode;
   readonly peers: ScriptedPeers;
   readonly cluster: SeamCluster;
-  /** Resolves with the nth request that the node sends, from 1. */
+  /** Resolves with the nth request that the node sends, from 1; its leader lives meanwhile. */
   request(nth: number): Promise<SentRequest>;
 }
 
@@ -30,7 +30,13 @@ export async function follower(config = {}, scheduler?: SystemScheduler): Promis
     cluster,
     request: async (nth) => {
       await expect
-        .poll(() => peers.requests.length, { interval: 2, timeout: 20_000 })
+        .poll(
+          () => {
+            peers.beat();
+            return peers.requests.length;
+          },
+          { interval: 5, timeout: 20_000 },
+        )
         .toBeGreaterThanOrEqual(nth);
       return peers.requests[nth - 1]!;
     },

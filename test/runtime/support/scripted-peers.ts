@@ -27,6 +27,7 @@ export class ScriptedPeers implements Network {
   readonly requests: SentRequest[] = [];
   private handler!: NetworkHandler;
   private peers: readonly number[] = [];
+  private leader: { readonly peer: number; readonly term: number } | undefined;
 
   start(handler: NetworkHandler): Promise<string> {
     this.handler = handler;
@@ -107,6 +108,14 @@ export class ScriptedPeers implements Network {
 
   /** `peer` is elected, and says so. */
   lead(peer: number, term: number): void {
+    this.leader = { peer, term };
+    this.beat();
+  }
+
+  /** A heartbeat of whoever leads: without one for an election timeout the node knows no leader. */
+  beat(): void {
+    if (this.leader === undefined) return;
+    const { peer, term } = this.leader;
     this.handler.message(peer, { type: 'HeartbeatRequest', term, committed: 0, round: 1 });
   }
 
