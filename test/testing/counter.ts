@@ -1,4 +1,5 @@
-import type { Entry, StateMachine } from '../../dist/index.js';
+import type { Entry, Raft, StateMachine } from '../../dist/index.js';
+import { type TestCluster, testCluster } from '../../dist/testing/index.js';
 
 /** Adds numbers and remembers every entry that it was given. */
 export class Counter implements StateMachine<number, number, 'sum', number> {
@@ -20,4 +21,23 @@ export class Counter implements StateMachine<number, number, 'sum', number> {
   *snapshot(): Iterable<Uint8Array> {}
 
   restore(): void {}
+}
+
+export type Node = Raft<number, number, 'sum', number>;
+export type CounterCluster = TestCluster<number, number, 'sum', number>;
+
+/** The machines of the cluster that was started last, by node. */
+export const machines = new Map<number, Counter>();
+
+export function startCounters(nodes = 3, config = {}): Promise<CounterCluster> {
+  machines.clear();
+  return testCluster({
+    nodes,
+    config,
+    stateMachine: (nodeId) => {
+      const machine = new Counter();
+      machines.set(nodeId, machine);
+      return machine;
+    },
+  });
 }

@@ -1,24 +1,17 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import type { KeelsonError, Raft, Status } from '../../dist/index.js';
-import { type TestCluster, testCluster } from '../../dist/testing/index.js';
-import { Counter } from './counter.js';
+import type { KeelsonError, Status } from '../../dist/index.js';
+import {
+  type Counter,
+  type CounterCluster,
+  machines,
+  type Node,
+  startCounters,
+} from './counter.js';
 
-type Node = Raft<number, number, 'sum', number>;
-let cluster: TestCluster<number, number, 'sum', number>;
-
-const machines = new Map<number, Counter>();
+let cluster: CounterCluster;
 
 async function start(nodes = 3, config = {}): Promise<Node> {
-  machines.clear();
-  cluster = await testCluster({
-    nodes,
-    config,
-    stateMachine: (nodeId) => {
-      const machine = new Counter();
-      machines.set(nodeId, machine);
-      return machine;
-    },
-  });
+  cluster = await startCounters(nodes, config);
   return cluster.leader();
 }
 

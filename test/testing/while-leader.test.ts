@@ -1,21 +1,11 @@
 import { afterEach, expect, it } from 'vitest';
-import type { KeelsonError, LeaderTask, Raft } from '../../dist/index.js';
-import { type TestCluster, testCluster } from '../../dist/testing/index.js';
-import { Counter } from './counter.js';
+import type { KeelsonError, LeaderTask } from '../../dist/index.js';
+import { type CounterCluster, machines, type Node, startCounters } from './counter.js';
 
-type Node = Raft<number, number, 'sum', number>;
-let cluster: TestCluster<number, number, 'sum', number>;
-
-const machines = new Map<number, Counter>();
+let cluster: CounterCluster;
 
 async function start(): Promise<Node> {
-  cluster = await testCluster({
-    stateMachine: (nodeId) => {
-      const machine = new Counter();
-      machines.set(nodeId, machine);
-      return machine;
-    },
-  });
+  cluster = await startCounters();
   return cluster.leader();
 }
 
