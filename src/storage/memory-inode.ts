@@ -4,7 +4,7 @@
  *
  * A durable page is never changed in place, so a crash image shares pages with its origin.
  */
-import type { SeededRandom } from '../base/random.js';
+import type { Survival } from './crash-survival.js';
 
 export const PAGE_BYTES = 4096;
 /** What a disk writes as a whole; a page that was under way may be torn at one of these. */
@@ -59,12 +59,17 @@ export class Inode {
   }
 
   makeDurable(): void {
-    for (const [number, page] of this.unsynced) {
-      this.durable.set(number, page);
-      this.lost.delete(number);
-    }
-    this.unsynced = new Map();
+    for (const number of this.unsynced.keys()) this.makePageDurable(number);
     this.durableSize = this.size;
+  }
+
+  /** What a direct write does: nothing else of the file becomes durable with it. */
+  makeRangeDurable(from: number, to: number): void {
+    const end = Math.min(to, this.size);
+    for (let number = Math.floor(from / PAGE_BYTES); number * PAGE_BYTES < end; number++) {
+      this.makePageDurable(number);
+    }
+    this.durableSize = Math.max(this.durableSize, end);
   }
 
   forgetUnsynced(): void {
@@ -72,37 +77,51 @@ export class Inode {
     this.unsynced = new Map();
   }
 
-  /** The file as found after power loss; without `random` nothing unsynced survives. */
-  afterCrash(random: SeededRandom | undefined): Inode {
+  /** The file as it is found after power loss. */
+  afterCrash(survival: Survival): Inode {
     const copy = new Inode();
     copy.durable = new Map(this.durable);
-    copy.durableSize = random?.chance(0.5) === true ? this.size : this.durableSize;
+    copy.durableSize = survival.size() ? this.size : this.durableSize;
     copy.size = copy.durableSize;
-    if (random !== undefined) this.surviveInPart(copy, random);
-    copy.occupiedPages = copy.durable.size;
-    return copy;
-  }
-
-  private surviveInPart(copy: Inode, random: SeededRandom): void {
     for (const [number, page] of this.unsynced) {
-      if (random.chance(0.5)) continue;
-      copy.durable.set(
-        number,
-        random.chance(0.25) ? this.torn(number, page, random) : copyOf(page),
-      );
+      const fate = survival.page();
+      if (fate === 'lost') continue;
+      copy.durable.set(number, fate === 'torn' ? this.torn(number, page, survival) : copyOf(page));
     }
     // What lies beyond the size that survived does not come back when the file grows again.
     for (const number of copy.durable.keys()) {
       if (number * PAGE_BYTES >= copy.size) copy.durable.delete(number);
     }
+    copy.occupiedPages = copy.durable.size;
+    return copy;
   }
 
-  private torn(number: number, page: Uint8Array, random: SeededRandom): Uint8Array {
+  /** The same, unsynced pages included; what is changed in one is not changed in the other. */
+  copy(): Inode {
+    const copy = new Inode();
+    copy.size = this.size;
+    copy.occupiedPages = this.occupiedPages;
+    copy.durableSize = this.durableSize;
+    copy.durable = new Map(this.durable);
+    for (const [number, page] of this.unsynced) copy.unsynced.set(number, changeable(page));
+    copy.lost = new Map(this.lost);
+    return copy;
+  }
+
+  private torn(number: number, page: Uint8Array, survival: Survival): Uint8Array {
     const mixed = copyOf(this.durable.get(number) ?? ZERO_PAGE);
     for (let offset = 0; offset < PAGE_BYTES; offset += SECTOR_BYTES) {
-      if (random.chance(0.5)) mixed.set(page.subarray(offset, offset + SECTOR_BYTES), offset);
+      if (survival.sector()) mixed.set(page.subarray(offset, offset + SECTOR_BYTES), offset);
     }
     return mixed;
+  }
+
+  private makePageDurable(number: number): void {
+    const page = this.unsynced.get(number);
+    if (page === undefined) return;
+    this.durable.set(number, page);
+    this.lost.delete(number);
+    this.unsynced.delete(number);
   }
 
   private isOccupied(number: number): boolean {
@@ -127,6 +146,11 @@ export class Inode {
     }
     page.set(bytes, offset);
   }
+}
+
+/** The page of zeros is shared and never changed. */
+function changeable(page: Uint8Array): Uint8Array {
+  return page === ZERO_PAGE ? page : copyOf(page);
 }
 
 function copyOf(bytes: Uint8Array): Uint8Array {
