@@ -280,6 +280,7 @@ class MemoryDiskFile implements DiskFile {
 
   dataSync(): void {
     this.check();
+    if (this.direct) return;
     try {
       this.disk.faults.begin('dataSync', this.path, true);
     } catch (error) {

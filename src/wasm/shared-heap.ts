@@ -155,6 +155,19 @@ export class SharedHeap {
     this.freeBytes += 2 ** sizeClass;
   }
 
+  /**
+   * Takes all regions back: for whoever opens many stores one after another, as tests do. Whoever had
+   * one must not use it any more.
+   */
+  reset(): void {
+    // Eight bytes at a time: views of shared memory are filled element by element.
+    const words = Math.ceil((this.end - CONSTANTS.bytes) / Float64Array.BYTES_PER_ELEMENT);
+    new Float64Array(this.currentBuffer, CONSTANTS.bytes, words).fill(0);
+    this.end = CONSTANTS.bytes;
+    this.free.length = 0;
+    this.freeBytes = 0;
+  }
+
   private growTo(end: number): void {
     const missing = Math.ceil((end - this.currentBuffer.byteLength) / PAGE_BYTES);
     if (missing <= 0) return;

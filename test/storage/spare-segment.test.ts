@@ -150,7 +150,7 @@ describe('the disk on which the next segment is made', () => {
   it('has its room back when the file cannot be made, whatever failed', async () => {
     for (const operation of ['open', 'extend', 'write', 'dataSync', 'rename'] as const) {
       for (const nth of [1, 2]) {
-        const bench = new Bench();
+        const bench = new Bench(new MemoryDisk({ allowDirect: false }));
         bench.disk.fail({ operation, nth, code: 'ENOSPC', pathIncludes: 'spare' });
         await bench.write(1, 8 * KIB, 0, SEGMENT_BYTES);
         const failed = operation === 'extend' || operation === 'rename' ? nth === 1 : true;

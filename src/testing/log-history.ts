@@ -1,0 +1,155 @@
+/**
+ * What the log of one group may be after a crash: any of the states that it went through since the
+ * last one that was acknowledged, whole. So what was acknowledged is there, and whatever else is there
+ * was submitted, in that order.
+ */
+import assert from 'node:assert/strict';
+import type { IoId, RecoveredLog, Vote } from '../engine/types.js';
+import { NO_VOTE } from '../engine/types.js';
+import type { LogStore } from '../storage/log-store.js';
+import { type LogEntry, readEntries } from './log-blocks.js';
+
+export interface LogState {
+  readonly entries: readonly LogEntry[];
+  readonly vote: Vote;
+  /** The highest commit that was recorded with it. */
+  readonly committed: number;
+}
+
+const EMPTY: LogState = { entries: [], vote: NO_VOTE, committed: 0 };
+
+export class LogHistory {
+  readonly group: number;
+  /** The highest commit that was told to the store, recorded or not. */
+  committed = 0;
+  private states: LogState[] = [EMPTY];
+  private acknowledged = 0;
+  private readonly placeOf: Map<number, number> = new Map();
+
+  constructor(group: number) {
+    this.group = group;
+  }
+
+  /** What the log is once everything is durable that was submitted. */
+  get last(): LogState {
+    return this.states[this.states.length - 1]!;
+  }
+
+  get lastAcknowledged(): LogState {
+    return this.states[this.acknowledged]!;
+  }
+
+  /** The I/O leads to that state. */
+  submitted(io: IoId, entries: readonly LogEntry[]): void {
+    const { vote, committed } = this.last;
+    const recorded = Math.min(this.committed, entries.length);
+    this.placeOf.set(io.sequence, this.states.length);
+    this.states.push({
+      entries,
+      vote: isHigherVote(io.vote, vote) ? io.vote : vote,
+      committed: Math.max(committed, recorded),
+    });
+  }
+
+  flushed(io: IoId): void {
+    const place = this.placeOf.get(io.sequence);
+    assert.ok(place !== undefined, `I/O ${io.sequence} of group ${this.group} was submitted`);
+    assert.ok(place >= this.acknowledged, `I/O ${io.sequence} is not acknowledged out of order`);
+    this.acknowledged = place;
+  }
+
+  /** Everything that was submitted is durable: the store was closed in order. */
+  closed(): void {
+    this.acknowledged = this.states.length - 1;
+  }
+
+  /** The log that a reopened store has, which must be one that is allowed. */
+  async check(store: LogStore): Promise<LogState> {
+    const { group, states, acknowledged } = this;
+    const found = store.recovered(group);
+    const entries = await readEntries(store, group, 1, found.lastIndex);
+    const allowed = states.slice(acknowledged);
+    if (!allowed.some((state) => sameEntries(state.entries, entries))) {
+      throw new assert.AssertionError({ message: this.explain(entries) });
+    }
+    assert.deepEqual(found.termRuns, termRunsOf(entries), `group ${group}: the runs of terms`);
+    assert.ok(
+      allowed.some(({ vote }) => sameVote(vote, found.vote)),
+      `group ${group}: vote ${JSON.stringify(found.vote)} was found, ` +
+        `${JSON.stringify(this.lastAcknowledged.vote)} was acknowledged`,
+    );
+    this.checkCommitted(found);
+    return { entries, vote: found.vote, committed: found.committed };
+  }
+
+  /** The history goes on from what a reopened store has shown: it must not forget that any more. */
+  startFrom(state: LogState): void {
+    this.states = [state];
+    this.acknowledged = 0;
+    this.committed = Math.max(this.committed, state.committed);
+    this.placeOf.clear();
+  }
+
+  private checkCommitted({ committed, lastIndex }: RecoveredLog): void {
+    const { group } = this;
+    const atLeast = this.lastAcknowledged.committed;
+    assert.ok(
+      committed >= atLeast && committed <= Math.min(lastIndex, this.committed),
+      `group ${group}: commit ${committed} was found; ${atLeast} was recorded durably, ` +
+        `${this.committed} was told, the log ends at ${lastIndex}`,
+    );
+  }
+
+  private explain(found: readonly LogEntry[]): string {
+    const { entries } = this.lastAcknowledged;
+    const at = entries.findIndex((entry, place) => !sameEntry(entry, found[place]));
+    const first = at < 0 ? entries.length : at;
+    return (
+      `group ${this.group}: ${entries.length} entries were acknowledged, ${found.length} found; they ` +
+      `part at index ${first + 1}: ${show(entries[first])} was acknowledged, ${show(found[first])} found`
+    );
+  }
+}
+
+/** Term first; within a term: nobody < a granted vote < the elected leader. */
+export function isHigherVote(vote: Vote, than: Vote): boolean {
+  if (vote.term !== than.term) return vote.term > than.term;
+  return rank(vote) > rank(than);
+}
+
+function rank(vote: Vote): number {
+  if (vote.nodeId === 0) return 0;
+  return vote.committed ? 2 : 1;
+}
+
+function sameVote(left: Vote, right: Vote): boolean {
+  return (
+    left.term === right.term && left.nodeId === right.nodeId && left.committed === right.committed
+  );
+}
+
+function sameEntries(left: readonly LogEntry[], right: readonly LogEntry[]): boolean {
+  return left.length === right.length && left.every((entry, at) => sameEntry(entry, right[at]));
+}
+
+function sameEntry(left: LogEntry, right: LogEntry | undefined): boolean {
+  return (
+    right !== undefined &&
+    left.index === right.index &&
+    left.term === right.term &&
+    left.time === right.time &&
+    left.kind === right.kind &&
+    left.payload === right.payload
+  );
+}
+
+function termRunsOf(entries: readonly LogEntry[]): { firstIndex: number; term: number }[] {
+  return entries
+    .filter(({ term }, place) => term !== entries[place - 1]?.term)
+    .map(({ index, term }) => ({ firstIndex: index, term }));
+}
+
+function show(entry: LogEntry | undefined): string {
+  if (entry === undefined) return 'nothing';
+  return `entry ${entry.index} of term ${entry.term}, "${entry.payload.slice(0, 40)}"`;
+}

@@ -1,0 +1,207 @@
+/**
+ * A script of what Raft groups do to their logs, run against any log store, and what of it was
+ * acknowledged. The run ends where the store fails; what it left behind is then opened again and held
+ * against the histories of the groups.
+ */
+import type { KeelsonError } from '../base/errors.js';
+import { SeededRandom } from '../base/random.js';
+import type { IoId, Vote } from '../engine/types.js';
+import type { LogStore, LogStoreEvents } from '../storage/log-store.js';
+import { ENTRY_KIND } from '../wasm/layout.js';
+import type { LogEntry } from './log-blocks.js';
+import { LogHistory } from './log-history.js';
+
+export type LogStep =
+  /** Appends entries; with `back`, over so many that are there, in a new term. */
+  | {
+      readonly do: 'append';
+      readonly group: number;
+      readonly count: number;
+      readonly bytes: number;
+      readonly back?: number;
+    }
+  /** Votes for another node in a new term. */
+  | { readonly do: 'vote'; readonly group: number }
+  /** Cuts so many entries off. */
+  | { readonly do: 'truncate'; readonly group: number; readonly entries: number }
+  /** Tells that all is committed that is durable, recorded with what comes next. */
+  | { readonly do: 'commit'; readonly group: number }
+  /** Until everything is durable. */
+  | { readonly do: 'wait' }
+  /** Closes the store in order and opens it again. */
+  | { readonly do: 'reopen' };
+
+export type OpenLogStore = (events: LogStoreEvents) => Promise<LogStore>;
+
+export class LogWorkload {
+  readonly histories: Map<number, LogHistory> = new Map();
+  /** Of the store, once it has failed. */
+  failure: KeelsonError | undefined;
+  store: LogStore | undefined;
+  private readonly open: OpenLogStore;
+  private readonly random: SeededRandom;
+  private readonly terms: Map<number, number> = new Map();
+  private readonly lastIos: Map<number, IoId> = new Map();
+  private readonly flushedUpTo: Map<number, number> = new Map();
+  private wake: () => void = () => {};
+  private sequence = 0;
+  private time = 1_000;
+
+  constructor(open: OpenLogStore, groups: readonly number[], seed: number) {
+    this.open = open;
+    this.random = new SeededRandom(seed);
+    for (const group of groups) this.histories.set(group, new LogHistory(group));
+  }
+
+  /** Runs the steps until the last one, or until the store fails. */
+  async run(steps: readonly LogStep[]): Promise<void> {
+    this.store = await this.open(this.events());
+    for (const step of steps) {
+      if (this.failure !== undefined) return;
+      await this.step(step);
+    }
+  }
+
+  private async step(step: LogStep): Promise<void> {
+    switch (step.do) {
+      case 'append':
+        return this.append(step.group, step.count, step.bytes, step.back ?? 0);
+      case 'vote':
+        return this.vote(step.group);
+      case 'truncate':
+        return this.truncate(step.group, step.entries);
+      case 'commit':
+        return this.commit(step.group);
+      case 'wait':
+        return this.durable();
+      case 'reopen':
+        return this.reopen();
+    }
+  }
+
+  private events(): LogStoreEvents {
+    return {
+      flushed: (group, io) => {
+        this.history(group).flushed(io);
+        this.flushedUpTo.set(group, io.sequence);
+        this.wake();
+      },
+      failed: (error) => {
+        this.failure ??= error;
+        this.wake();
+      },
+      writable: () => {},
+    };
+  }
+
+  private append(group: number, count: number, bytes: number, back: number): void {
+    const { entries } = this.history(group).last;
+    const firstIndex = Math.max(1, entries.length + 1 - back);
+    if (back > 0) this.nextTerm(group);
+    const term = this.term(group);
+    this.time++;
+    const kept = entries.slice(0, firstIndex - 1);
+    const added: LogEntry[] = [];
+    for (let place = 0; place < count; place++) {
+      const index = firstIndex + place;
+      const name = `group ${group} entry ${index} term ${term} `;
+      const length = name.length + this.random.integer(bytes);
+      const payload = name.padEnd(length, String.fromCharCode(97 + this.random.integer(26)));
+      added.push({ index, term, time: this.time, kind: ENTRY_KIND.application, payload });
+    }
+    const staged = this.openStore().stage(group, {
+      firstIndex,
+      term,
+      time: this.time,
+      kind: ENTRY_KIND.application,
+      payloads: added.map(({ payload }) => Buffer.from(payload, 'latin1')),
+      count,
+    });
+    const io = this.submit(group, this.leader(group), [...kept, ...added]);
+    this.openStore().append(group, staged, firstIndex, io);
+  }
+
+  private vote(group: number): void {
+    const term = this.nextTerm(group);
+    const by = { term, nodeId: 2, committed: false };
+    this.openStore().saveVote(group, this.submit(group, by, this.history(group).last.entries));
+    this.nextTerm(group);
+  }
+
+  private truncate(group: number, entries: number): void {
+    const history = this.history(group);
+    // What is committed is never cut off.
+    const last = Math.max(history.committed, history.last.entries.length - entries);
+    this.nextTerm(group);
+    const io = this.submit(group, this.leader(group), history.last.entries.slice(0, last));
+    this.openStore().truncateAfter(group, last, io);
+  }
+
+  private commit(group: number): void {
+    const history = this.history(group);
+    const safe = Math.min(history.lastAcknowledged.entries.length, history.last.entries.length);
+    history.committed = Math.max(history.committed, safe);
+    this.openStore().recordCommitted(group, history.committed);
+  }
+
+  private async durable(): Promise<void> {
+    while (this.failure === undefined && !this.isDurable()) {
+      await new Promise<void>((resolve) => {
+        this.wake = resolve;
+      });
+    }
+  }
+
+  private isDurable(): boolean {
+    for (const [group, io] of this.lastIos) {
+      if ((this.flushedUpTo.get(group) ?? 0) < io.sequence) return false;
+    }
+    return true;
+  }
+
+  private async reopen(): Promise<void> {
+    await this.openStore().close();
+    if (this.failure !== undefined) return;
+    for (const history of this.histories.values()) history.closed();
+    this.lastIos.clear();
+    this.store = undefined;
+    this.store = await this.open(this.events());
+    for (const history of this.histories.values()) {
+      history.startFrom(await history.check(this.store));
+    }
+  }
+
+  private submit(group: number, vote: Vote, entries: readonly LogEntry[]): IoId {
+    const last = entries[entries.length - 1];
+    const logId = { term: last?.term ?? 0, index: entries.length };
+    const io = { sequence: ++this.sequence, vote, logId };
+    this.history(group).submitted(io, entries);
+    this.lastIos.set(group, io);
+    return io;
+  }
+
+  private openStore(): LogStore {
+    if (this.store === undefined) throw new Error('the store of a workload is open');
+    return this.store;
+  }
+
+  private history(group: number): LogHistory {
+    const history = this.histories.get(group);
+    if (history === undefined) throw new Error(`group ${group} is not of this workload`);
+    return history;
+  }
+
+  private leader(group: number): Vote {
+    return { term: this.term(group), nodeId: 1, committed: true };
+  }
+
+  private term(group: number): number {
+    return this.terms.get(group) ?? 1;
+  }
+
+  private nextTerm(group: number): number {
+    const term = this.term(group) + 1;
+    this.terms.set(group, term);
+    return term;
+  }
+}

@@ -1,0 +1,150 @@
+/** Thousands of small stores one after another over one heap, and the script that they run. */
+import { InlineExecutor } from '../../dist/storage/inline-executor.js';
+import type { LogStoreEvents } from '../../dist/storage/log-store.js';
+import type { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import type { RecoveryMode } from '../../dist/storage/recovery.js';
+import { WalLogStore } from '../../dist/storage/wal-log-store.js';
+import { LogHistory } from '../../dist/testing/log-history.js';
+import { type LogStep, LogWorkload } from '../../dist/testing/log-workload.js';
+import { SharedHeap } from '../../dist/wasm/shared-heap.js';
+import { MicrotaskScheduler } from './microtask-scheduler.js';
+import { MIB } from './wal-support.js';
+
+export const GROUPS: readonly number[] = [0, 1, 70_000];
+
+const KIB = 1024;
+const heap = SharedHeap.create({ maximumBytes: 16 * MIB });
+
+const NO_EVENTS: LogStoreEvents = { flushed() {}, failed() {}, writable() {} };
+
+export interface SmallOptions {
+  readonly events?: LogStoreEvents;
+  /** Of the epochs: another one for each opening, as chance would have it. */
+  readonly seed: number;
+  readonly recovery?: RecoveryMode;
+}
+
+/** Opens a store with small segments; the one that was opened before must not be used any more. */
+export function openSmall(disk: MemoryDisk, options: SmallOptions): Promise<WalLogStore> {
+  heap.reset();
+  const scheduler = new MicrotaskScheduler(options.seed);
+  return WalLogStore.open(
+    {
+      directory: '/data',
+      segmentBytes: 64 * KIB,
+      ringBytes: 64 * KIB,
+      maxBatchBytes: 16 * KIB,
+      maxBatchEntries: 64,
+      maxQueuedBatches: 2,
+      lingerMicros: 0,
+      recovery: options.recovery ?? 'torn-tail',
+      directIo: 'auto',
+      maxIndexBytes: 4 * MIB,
+    },
+    {
+      heap,
+      scheduler,
+      events: options.events ?? NO_EVENTS,
+      decodeMembership: (payload) => JSON.parse(new TextDecoder().decode(payload)),
+      executor: new InlineExecutor(heap, disk, scheduler),
+    },
+  );
+}
+
+/** Runs the script; ends early where the store fails or cannot be opened. */
+export async function runScript(disk: MemoryDisk, seed: number): Promise<ScriptRun> {
+  let openings = 0;
+  const open = (events: LogStoreEvents): Promise<WalLogStore> =>
+    openSmall(disk, { events, seed: seed + openings++ });
+  const workload = new LogWorkload(open, GROUPS, seed);
+  const refusal = await workload.run(SCRIPT).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  await settled();
+  return { workload, refusal };
+}
+
+export interface ScriptRun {
+  readonly workload: LogWorkload;
+  /** Why the store could not be opened (again). */
+  readonly refusal: unknown;
+}
+
+/** Holds an open store against the histories; they go on from what it has. */
+export async function checkHistories(
+  store: WalLogStore,
+  histories: ReadonlyMap<number, LogHistory>,
+): Promise<Map<number, LogHistory>> {
+  const after = new Map<number, LogHistory>();
+  for (const [group, history] of histories) {
+    const next = new LogHistory(group);
+    next.startFrom(await history.check(store));
+    after.set(group, next);
+  }
+  return after;
+}
+
+/** Lets jobs end that a store has left behind. */
+export function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+const append = (group: number, count: number, bytes: number, back = 0): LogStep => ({
+  do: 'append',
+  group,
+  count,
+  bytes,
+  back,
+});
+const wait: LogStep = { do: 'wait' };
+const [FIRST, SECOND, THIRD] = GROUPS as [number, number, number];
+
+/** Several groups; votes, overwriting, truncation; rolls over segment ends; two orderly closes. */
+export const SCRIPT: readonly LogStep[] = [
+  { do: 'vote', group: FIRST },
+  append(FIRST, 3, 100),
+  wait,
+  append(FIRST, 2, 2_000),
+  append(SECOND, 4, 300),
+  wait,
+  { do: 'commit', group: FIRST },
+  append(THIRD, 1, 9_000),
+  { do: 'vote', group: SECOND },
+  append(FIRST, 1, 5_000),
+  wait,
+  append(FIRST, 3, 1_000, 1),
+  { do: 'truncate', group: SECOND, entries: 2 },
+  append(SECOND, 1, 50),
+  append(SECOND, 5, 700, 2),
+  wait,
+  append(THIRD, 2, 4_000),
+  wait,
+  append(FIRST, 6, 2_500),
+  { do: 'vote', group: THIRD },
+  wait,
+  { do: 'commit', group: THIRD },
+  { do: 'commit', group: SECOND },
+  append(THIRD, 4, 3_000),
+  append(SECOND, 1, 10),
+  { do: 'reopen' },
+  append(FIRST, 2, 3_000),
+  append(FIRST, 2, 3_000),
+  wait,
+  { do: 'truncate', group: FIRST, entries: 1 },
+  wait,
+  append(SECOND, 8, 1_500),
+  wait,
+  append(THIRD, 5, 2_500, 1),
+  append(FIRST, 1, 20),
+  wait,
+  { do: 'vote', group: FIRST },
+  { do: 'commit', group: SECOND },
+  append(SECOND, 3, 4_000),
+  wait,
+  append(THIRD, 3, 4_000),
+  { do: 'reopen' },
+  { do: 'vote', group: SECOND },
+  append(FIRST, 1, 100),
+  wait,
+];
