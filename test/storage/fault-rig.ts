@@ -22,18 +22,20 @@ export interface SmallOptions {
   /** Of the epochs: another one for each opening, as chance would have it. */
   readonly seed: number;
   readonly recovery?: RecoveryMode;
+  readonly segmentBytes?: number;
 }
 
 /** Opens a store with small segments; the one that was opened before must not be used any more. */
 export function openSmall(disk: MemoryDisk, options: SmallOptions): Promise<WalLogStore> {
   heap.reset();
   const scheduler = new MicrotaskScheduler(options.seed);
+  const segmentBytes = options.segmentBytes ?? 64 * KIB;
   return WalLogStore.open(
     {
       directory: '/data',
-      segmentBytes: 64 * KIB,
+      segmentBytes,
       ringBytes: 64 * KIB,
-      maxBatchBytes: 16 * KIB,
+      maxBatchBytes: segmentBytes / 4,
       maxBatchEntries: 64,
       maxQueuedBatches: 2,
       lingerMicros: 0,
@@ -52,12 +54,17 @@ export function openSmall(disk: MemoryDisk, options: SmallOptions): Promise<WalL
 }
 
 /** Runs the script; ends early where the store fails or cannot be opened. */
-export async function runScript(disk: MemoryDisk, seed: number): Promise<ScriptRun> {
+export async function runScript(
+  disk: MemoryDisk,
+  seed: number,
+  steps: readonly LogStep[] = SCRIPT,
+  segmentBytes?: number,
+): Promise<ScriptRun> {
   let openings = 0;
   const open = (events: LogStoreEvents): Promise<WalLogStore> =>
-    openSmall(disk, { events, seed: seed + openings++ });
+    openSmall(disk, { events, seed: seed + openings++, segmentBytes });
   const workload = new LogWorkload(open, GROUPS, seed);
-  const refusal = await workload.run(SCRIPT).then(
+  const refusal = await workload.run(steps).then(
     () => undefined,
     (error: unknown) => error,
   );
