@@ -37,6 +37,8 @@ export class LogWorkload {
   readonly histories: Map<number, LogHistory> = new Map();
   /** Of the store, once it has failed. */
   failure: KeelsonError | undefined;
+  /** How often an I/O was acknowledged after that: never, by any store that keeps its word. */
+  lateAcknowledgements = 0;
   store: LogStore | undefined;
   private readonly open: OpenLogStore;
   private readonly random: SeededRandom;
@@ -82,6 +84,7 @@ export class LogWorkload {
   private events(): LogStoreEvents {
     return {
       flushed: (group, io) => {
+        if (this.failure !== undefined) this.lateAcknowledgements++;
         this.history(group).flushed(io);
         this.flushedUpTo.set(group, io.sequence);
         this.wake();
