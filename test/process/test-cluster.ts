@@ -39,6 +39,10 @@ export class TestNode {
     return this.options.nodeId;
   }
 
+  get processId(): number | undefined {
+    return this.child?.pid;
+  }
+
   get running(): boolean {
     return this.child?.exitCode === null && this.child.signalCode === null;
   }
