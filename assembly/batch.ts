@@ -9,6 +9,8 @@
 import { hash, hash8And8, hash40And8 } from './checksum';
 import * as L from './layout';
 
+const KNOWN_FLAGS: u16 = L.BATCH_FLAG_CLEAN_SHUTDOWN | L.BATCH_FLAG_REPEATED | L.BATCH_FLAG_RECORDS;
+
 /**
  * The end of what may be touched: of the given range, or of the memory when that ends before. Never
  * 2^32, so that every position up to it fits a pointer.
@@ -220,7 +222,7 @@ export function sealBatch(
   blocksLength: u32,
   hardStates: u32,
 ): u32 {
-  if (flags & ~(<u32>L.BATCH_FLAG_CLEAN_SHUTDOWN | <u32>L.BATCH_FLAG_REPEATED)) return 0;
+  if (flags & ~(<u32>KNOWN_FLAGS)) return 0;
   const repeated = (flags & L.BATCH_FLAG_REPEATED) !== 0;
   const stateBytes = <u64>hardStates * L.HARD_STATE_BYTES;
   const body = <u64>blocksLength + stateBytes;
@@ -312,8 +314,7 @@ function verifyBatchHeader(batch: usize): u32 {
   if (load<u16>(batch, L.BATCH_OFFSET_VERSION) !== L.BATCH_VERSION) {
     return L.VERIFY_ERROR_VERSION;
   }
-  const known = L.BATCH_FLAG_CLEAN_SHUTDOWN | L.BATCH_FLAG_REPEATED;
-  if (load<u16>(batch, L.BATCH_OFFSET_FLAGS) & ~known) return L.VERIFY_ERROR_RESERVED;
+  if (load<u16>(batch, L.BATCH_OFFSET_FLAGS) & ~KNOWN_FLAGS) return L.VERIFY_ERROR_RESERVED;
   if (load<u64>(batch, L.BATCH_OFFSET_RESERVED) !== 0) return L.VERIFY_ERROR_RESERVED;
   const behindChecksum = L.BATCH_OFFSET_BODY_CHECKSUM + 8;
   if (!isZero(batch + behindChecksum, L.BATCH_OFFSET_HEADER_CHECKSUM - behindChecksum)) {
@@ -370,7 +371,7 @@ function verifyBatchBlocks(batch: usize, blocksLength: u32): u32 {
 function isKnownKind(kind: u32): bool {
   return (
     (kind >= L.ENTRY_KIND_BLANK && kind <= L.ENTRY_KIND_MEMBERSHIP) ||
-    kind === L.ENTRY_KIND_TRUNCATE_AFTER
+    (kind >= L.ENTRY_KIND_TRUNCATE_AFTER && kind <= L.ENTRY_KIND_RESET)
   );
 }
 

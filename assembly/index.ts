@@ -6,7 +6,10 @@ export { writeConstants } from './checksum';
 export {
   indexAppendBlocks,
   indexConflict,
+  indexMoveBlocks,
+  indexPurge,
   indexScan,
+  indexSkip,
   indexTerm,
   indexTruncateAfter,
 } from './log-index';

@@ -28,6 +28,7 @@ export const BATCH_OFFSET_HEADER_CHECKSUM: usize = 120;
 
 export const BATCH_FLAG_CLEAN_SHUTDOWN: u16 = 1;
 export const BATCH_FLAG_REPEATED: u16 = 2;
+export const BATCH_FLAG_RECORDS: u16 = 4;
 
 export const BLOCK_BYTES: u32 = 32;
 export const BLOCK_MAGIC: u32 = 0x314b4c4b;
@@ -52,6 +53,8 @@ export const ENTRY_KIND_BLANK: u32 = 1;
 export const ENTRY_KIND_APPLICATION: u32 = 2;
 export const ENTRY_KIND_MEMBERSHIP: u32 = 3;
 export const ENTRY_KIND_TRUNCATE_AFTER: u32 = 128;
+export const ENTRY_KIND_PURGE: u32 = 129;
+export const ENTRY_KIND_RESET: u32 = 130;
 
 export const HARD_STATE_BYTES: u32 = 64;
 export const HARD_STATE_MAGIC: u32 = 0x31484c4b;
@@ -95,6 +98,7 @@ export const INDEX_DESCRIPTOR_OFFSET_RUN_COUNT: usize = 28;
 export const INDEX_DESCRIPTOR_OFFSET_RUN_CAPACITY: usize = 32;
 export const INDEX_DESCRIPTOR_OFFSET_WANTED_ENTRIES: usize = 36;
 export const INDEX_DESCRIPTOR_OFFSET_WANTED_RUNS: usize = 40;
+export const INDEX_DESCRIPTOR_OFFSET_BASE: usize = 48;
 
 export const INDEX_ENTRY_BYTES: u32 = 16;
 export const INDEX_ENTRY_OFFSET_SEGMENT: usize = 0;

@@ -14,6 +14,11 @@ function entryAt(descriptor: usize, slot: u64): usize {
   return <usize>load<u32>(directory + (chunk << 2)) + inChunk * L.INDEX_ENTRY_BYTES;
 }
 
+/** Its slot in the chunks. */
+function slotOf(descriptor: usize, index: u64): u64 {
+  return index - load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_BASE);
+}
+
 function runAt(descriptor: usize, run: u32): usize {
   const runs = <usize>load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUNS);
   return runs + <usize>run * L.TERM_RUN_BYTES;
@@ -88,22 +93,29 @@ export function indexAppendBlocks(
   const first = load<u64>(pointer, L.BLOCK_OFFSET_FIRST_INDEX);
   const indexFirst = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_FIRST_INDEX);
   const indexNext = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_NEXT_INDEX);
-  if (first < indexFirst || first > indexNext) return 0;
+  if (first > indexNext) return 0;
+  // What is purged is left out. When that is all of it, it still takes the place of what stands behind.
+  const from = max<u64>(first, indexFirst);
+  if (first + entries <= from) {
+    truncate(descriptor, from);
+    return <f64>(from - 1);
+  }
 
-  let slot = first - indexFirst;
+  let slot = slotOf(descriptor, from);
   const chunks = <u64>load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_CHUNKS);
   const firstTerm = load<u64>(pointer + L.BLOCK_BYTES, L.ITEM_OFFSET_TERM);
   const wantedRuns =
-    <u64>runsBefore(descriptor, first, firstTerm) +
+    <u64>runsBefore(descriptor, from, firstTerm) +
     load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_WANTED_RUNS);
   const runCapacity = <u64>load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUN_CAPACITY);
-  if (slot + entries > chunks * L.INDEX_CHUNK_ENTRIES || wantedRuns > runCapacity) {
-    store<u32>(descriptor, <u32>(slot + entries), L.INDEX_DESCRIPTOR_OFFSET_WANTED_ENTRIES);
+  const slots = slot + (first + entries - from);
+  if (slots > chunks * L.INDEX_CHUNK_ENTRIES || wantedRuns > runCapacity) {
+    store<u32>(descriptor, <u32>slots, L.INDEX_DESCRIPTOR_OFFSET_WANTED_ENTRIES);
     store<u32>(descriptor, <u32>wantedRuns, L.INDEX_DESCRIPTOR_OFFSET_WANTED_RUNS);
     return -1;
   }
 
-  truncate(descriptor, first);
+  truncate(descriptor, from);
   const end = pointer + length;
   let index = first;
   let block = pointer;
@@ -115,6 +127,12 @@ export function indexAppendBlocks(
     let payload = item + <usize>count * L.ITEM_BYTES;
     for (let i: u32 = 0; i < count; i++) {
       const payloadLength = load<u32>(item, L.ITEM_OFFSET_LENGTH);
+      if (index < from) {
+        payload += payloadLength;
+        item += L.ITEM_BYTES;
+        index++;
+        continue;
+      }
       const entry = entryAt(descriptor, slot);
       store<u32>(entry, segment, L.INDEX_ENTRY_OFFSET_SEGMENT);
       store<u32>(entry, position + <u32>(item - pointer), L.INDEX_ENTRY_OFFSET_ITEM_POSITION);
@@ -140,6 +158,75 @@ export function indexAppendBlocks(
   return <f64>(index - 1);
 }
 
+export function indexSkip(descriptor: usize, lastIndex: f64): i32 {
+  const next = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_NEXT_INDEX);
+  const end = <u64>lastIndex + 1;
+  if (end <= next) return 1;
+  const slots = slotOf(descriptor, end);
+  const chunks = <u64>load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_CHUNKS);
+  const runCount = load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT);
+  const runCapacity = load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUN_CAPACITY);
+  if (slots > chunks * L.INDEX_CHUNK_ENTRIES || runCount === runCapacity) {
+    store<u32>(descriptor, <u32>slots, L.INDEX_DESCRIPTOR_OFFSET_WANTED_ENTRIES);
+    store<u32>(descriptor, runCount + 1, L.INDEX_DESCRIPTOR_OFFSET_WANTED_RUNS);
+    return -1;
+  }
+  for (let slot = slotOf(descriptor, next); slot < slots; slot++) {
+    memory.fill(entryAt(descriptor, slot), 0, L.INDEX_ENTRY_BYTES);
+  }
+  const run = runAt(descriptor, runCount);
+  store<u64>(run, next, L.TERM_RUN_OFFSET_FIRST_INDEX);
+  store<u64>(run, 0, L.TERM_RUN_OFFSET_TERM);
+  store<u32>(descriptor, runCount + 1, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT);
+  store<u64>(descriptor, end, L.INDEX_DESCRIPTOR_OFFSET_NEXT_INDEX);
+  return 1;
+}
+
+export function indexMoveBlocks(
+  descriptor: usize,
+  pointer: usize,
+  length: u32,
+  fromSegment: u32,
+  fromPosition: u32,
+  segment: u32,
+  position: u32,
+): f64 {
+  const end = rangeEnd(pointer, length);
+  const indexFirst = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_FIRST_INDEX);
+  const indexNext = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_NEXT_INDEX);
+  let last: u64 = 0;
+  let block = pointer;
+  while (<u64>block < end) {
+    const nextBlock = blockEnd(block, end);
+    if (nextBlock === 0) return 0;
+    const count = load<u32>(block, L.BLOCK_OFFSET_ITEMS);
+    let index = load<u64>(block, L.BLOCK_OFFSET_FIRST_INDEX);
+    let item = block + L.BLOCK_BYTES;
+    let payload = item + <usize>count * L.ITEM_BYTES;
+    for (let i: u32 = 0; i < count; i++) {
+      const itemOffset = <u32>(item - pointer);
+      if (index >= indexFirst && index < indexNext) {
+        const entry = entryAt(descriptor, slotOf(descriptor, index));
+        if (
+          load<u32>(entry, L.INDEX_ENTRY_OFFSET_SEGMENT) === fromSegment &&
+          load<u32>(entry, L.INDEX_ENTRY_OFFSET_ITEM_POSITION) === fromPosition + itemOffset
+        ) {
+          store<u32>(entry, segment, L.INDEX_ENTRY_OFFSET_SEGMENT);
+          store<u32>(entry, position + itemOffset, L.INDEX_ENTRY_OFFSET_ITEM_POSITION);
+          const payloadPosition = position + <u32>(payload - pointer);
+          store<u32>(entry, payloadPosition, L.INDEX_ENTRY_OFFSET_PAYLOAD_POSITION);
+          last = index;
+        }
+      }
+      payload += load<u32>(item, L.ITEM_OFFSET_LENGTH);
+      item += L.ITEM_BYTES;
+      index++;
+    }
+    block = <usize>nextBlock;
+  }
+  return <f64>last;
+}
+
 /** Forgets the entries from `nextIndex` on. */
 function truncate(descriptor: usize, nextIndex: u64): void {
   const first = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_FIRST_INDEX);
@@ -152,6 +239,25 @@ function truncate(descriptor: usize, nextIndex: u64): void {
 
 export function indexTruncateAfter(descriptor: usize, lastIndex: f64): void {
   truncate(descriptor, <u64>lastIndex + 1);
+}
+
+/** Forgets the entries up to `lastIndex`, which are in the index; their slots stay. */
+export function indexPurge(descriptor: usize, lastIndex: f64): void {
+  const first = <u64>lastIndex + 1;
+  store<u64>(descriptor, first, L.INDEX_DESCRIPTOR_OFFSET_FIRST_INDEX);
+  const count = load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT);
+  if (first === load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_NEXT_INDEX)) {
+    store<u32>(descriptor, 0, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT);
+    return;
+  }
+  const run = <u32>findRun(descriptor, first);
+  memory.copy(
+    runAt(descriptor, 0),
+    runAt(descriptor, run),
+    <usize>(count - run) * L.TERM_RUN_BYTES,
+  );
+  store<u64>(runAt(descriptor, 0), first, L.TERM_RUN_OFFSET_FIRST_INDEX);
+  store<u32>(descriptor, count - run, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT);
 }
 
 export function indexTerm(descriptor: usize, index: f64): f64 {
@@ -222,7 +328,7 @@ export function indexScan(
   let nextItem: u64 = 0;
   let nextPayload: u64 = 0;
   while (index < stop) {
-    const entry = entryAt(descriptor, index - indexFirst);
+    const entry = entryAt(descriptor, slotOf(descriptor, index));
     const itemPosition = load<u32>(entry, L.INDEX_ENTRY_OFFSET_ITEM_POSITION);
     const payloadPosition = load<u32>(entry, L.INDEX_ENTRY_OFFSET_PAYLOAD_POSITION);
     const length = load<u32>(entry, L.INDEX_ENTRY_OFFSET_LENGTH);

@@ -4,7 +4,7 @@
  */
 import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
-import type { LogIndex, Term } from '../engine/types.js';
+import type { LogId, LogIndex, Term } from '../engine/types.js';
 import { writeHardState } from '../wasm/batch-codec.js';
 import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
 import { BLOCK, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
@@ -144,7 +144,7 @@ export class BatchComposer {
       firstIndex > staging.firstIndex
         ? dropBefore(this.heap, ring.end, staging.bytes, firstIndex)
         : staging.bytes;
-    group.truncateAfter(firstIndex - 1);
+    group.truncateAfter(firstIndex - 1, batch);
     group.termRuns.append(firstIndex, staging.termRuns);
     const start = ring.end;
     for (const block of listBlocks(this.heap.view, start, length)) {
@@ -171,22 +171,46 @@ export class BatchComposer {
   /** Puts a record into the open batch that the log of the group ends at `lastIndex`. */
   truncateAfter(group: GroupLog, lastIndex: LogIndex, term: Term): LaneBatch {
     const batch = this.controlBatch(group, RECORD_BYTES);
+    group.truncateAfter(lastIndex, batch);
+    this.addRecord(batch, group, ENTRY_KIND.truncateAfter, { index: lastIndex, term });
+    batch.operations.push({ type: 'truncate', group, lastIndex });
+    return batch;
+  }
+
+  /** Puts a record into the open batch that the entries up to `upTo` are gone. */
+  purge(group: GroupLog, upTo: LogId): LaneBatch {
+    const batch = this.controlBatch(group, RECORD_BYTES);
+    group.purge(upTo);
+    this.addRecord(batch, group, ENTRY_KIND.purge, upTo);
+    batch.records = true;
+    batch.operations.push({ type: 'purge', group, index: upTo.index });
+    return batch;
+  }
+
+  /** Puts a record into the open batch that the log of the group begins anew. */
+  reset(group: GroupLog, lastIncluded: LogId): LaneBatch {
+    const batch = this.controlBatch(group, RECORD_BYTES);
+    group.reset(lastIncluded, batch);
+    this.addRecord(batch, group, ENTRY_KIND.reset, lastIncluded);
+    batch.records = true;
+    batch.operations.push({ type: 'reset', group, index: lastIncluded.index });
+    return batch;
+  }
+
+  private addRecord(batch: LaneBatch, group: GroupLog, kind: number, logId: LogId): void {
     const { ring } = batch;
-    group.truncateAfter(lastIndex);
     this.heap.view.setUint32(ring.end + BLOCK.bytes + ITEM.offset.length, 0, true);
     this.codec.completeBlock(ring.end, RECORD_BYTES, {
       group: group.id,
       count: 1,
-      firstIndex: lastIndex,
-      term,
+      firstIndex: logId.index,
+      term: logId.term,
       time: 0,
-      kind: ENTRY_KIND.truncateAfter,
+      kind,
     });
     ring.blocks++;
     ring.items++;
     ring.blocksLength += RECORD_BYTES;
-    batch.operations.push({ type: 'truncate', group, lastIndex });
-    return batch;
   }
 
   /**
@@ -317,7 +341,7 @@ export class BatchComposer {
       pointer += HARD_STATE.bytes;
     }
     batch.hardStates = batch.touched.size;
-    batch.flags = batchFlags(batch.voteChanged, cleanShutdown);
+    batch.flags = batchFlags(batch.voteChanged, cleanShutdown, batch.records);
     this.ring.close(batch.hardStates, batch.flags);
     this.closed.push(batch);
   }
@@ -330,6 +354,8 @@ function newBatch(ring: RingBatch): LaneBatch {
     touched: new Set(),
     ios: new Map(),
     voteChanged: false,
+    records: false,
+    oldestSegment: 0,
     entries: 0,
     hardStates: 0,
     flags: 0,
@@ -370,6 +396,5 @@ function addAppend(
     last.lastIndex = group.lastIndex;
     return;
   }
-  group.pendingAppends++;
   batch.operations.push({ type: 'append', group, pointer, length, lastIndex: group.lastIndex });
 }

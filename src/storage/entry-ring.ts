@@ -62,9 +62,9 @@ export class RingBatch {
     return this.start + BATCH.bytes + this.blocksLength;
   }
 
-  sealCommand(hardStates: number, flags: number): SealCommand {
+  sealCommand(hardStates: number, flags: number, oldestSegment: number): SealCommand {
     const { start: pointer, blocks, items, blocksLength } = this;
-    return { pointer, flags, blocks, items, blocksLength, hardStates };
+    return { pointer, flags, blocks, items, blocksLength, hardStates, oldestSegment };
   }
 }
 
@@ -222,6 +222,10 @@ function forget(batch: RingBatch): void {
   batch.cached = [];
 }
 
-export function batchFlags(repeated: boolean, cleanShutdown: boolean): number {
-  return (repeated ? BATCH_FLAG.repeated : 0) | (cleanShutdown ? BATCH_FLAG.cleanShutdown : 0);
+export function batchFlags(repeated: boolean, cleanShutdown: boolean, records: boolean): number {
+  return (
+    (repeated ? BATCH_FLAG.repeated : 0) |
+    (cleanShutdown ? BATCH_FLAG.cleanShutdown : 0) |
+    (records ? BATCH_FLAG.records : 0)
+  );
 }

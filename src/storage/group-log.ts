@@ -6,7 +6,7 @@
  * durable, so it may lag behind; whatever it lags by is in memory.
  */
 import { invariant } from '../base/assert.js';
-import type { IoId, LogIndex, Vote } from '../engine/types.js';
+import type { IoId, LogId, LogIndex, Vote } from '../engine/types.js';
 import type { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { entriesOfBlock, sliceBlock } from './block-slice.js';
@@ -26,6 +26,10 @@ export interface LaneBatch {
   /** The last I/O of each group that completes with it. */
   readonly ios: Map<GroupLog, IoId>;
   voteChanged: boolean;
+  /** A log was purged or reset. */
+  records: boolean;
+  /** The oldest segment that was needed when the batch was handed over. */
+  oldestSegment: number;
   entries: number;
   hardStates: number;
   flags: number;
@@ -41,7 +45,9 @@ export type BatchOperation =
       length: number;
       lastIndex: LogIndex;
     }
-  | { readonly type: 'truncate'; readonly group: GroupLog; readonly lastIndex: LogIndex };
+  | { readonly type: 'truncate'; readonly group: GroupLog; readonly lastIndex: LogIndex }
+  | { readonly type: 'purge'; readonly group: GroupLog; readonly index: LogIndex }
+  | { readonly type: 'reset'; readonly group: GroupLog; readonly index: LogIndex };
 
 export class GroupLog {
   readonly id: number;
@@ -49,9 +55,13 @@ export class GroupLog {
   vote: Vote;
   committed: LogIndex;
   lastIndex: LogIndex;
+  /** The entry before the first one kept. */
+  purged: LogId;
   readonly termRuns: TermRunList = new TermRunList();
-  /** Appends that the index does not have yet. */
-  pendingAppends = 0;
+  /** The last batch that took something off the end of the log, or all of it. */
+  private lastCut: LaneBatch | undefined;
+  /** Where the log began anew last. */
+  private resetIndex: LogIndex = 0;
   /** What the budget of the indexes counts for this log. */
   admittedIndexBytes = 0;
   /** Counts truncations and overwrites: an asynchronous read that one overtook is done again. */
@@ -62,27 +72,23 @@ export class GroupLog {
   private blocks: CachedBlock[] = [];
   private firstBlock = 0;
 
-  constructor(
-    id: number,
-    index: SegmentIndex,
-    vote: Vote,
-    committed: LogIndex,
-    lastIndex: LogIndex,
-  ) {
+  constructor(id: number, index: SegmentIndex, vote: Vote, committed: LogIndex, purged: LogId) {
     this.id = id;
     this.index = index;
     this.vote = vote;
     this.committed = committed;
-    this.lastIndex = lastIndex;
+    this.purged = purged;
+    this.lastIndex = index.lastIndex;
     this.termRuns.append(index.firstIndex, index.termRuns());
   }
 
   /** Bytes of the index if the log went on to `lastIndex` with so many more runs of one term. */
   indexBytesWith(lastIndex: LogIndex, termRuns: number): number {
     const last = Math.max(lastIndex, this.lastIndex);
-    const bytes = this.index.bytesWith(last, this.termRuns.count + termRuns);
-    // What a truncation took off the log the index may still have to go through.
-    return this.pendingAppends > 0 ? Math.max(bytes, this.admittedIndexBytes) : bytes;
+    const bytes = this.index.bytesWith(last, this.termRuns.count + termRuns, this.resetIndex + 1);
+    // What was cut off the log the index may still have to go through.
+    const cutPending = this.lastCut?.completed === false;
+    return cutPending ? Math.max(bytes, this.admittedIndexBytes) : bytes;
   }
 
   addBlock(block: CachedBlock): void {
@@ -91,9 +97,10 @@ export class GroupLog {
     this.lastIndex = block.lastIndex;
   }
 
-  /** The log ends at `lastIndex` from now on. */
-  truncateAfter(lastIndex: LogIndex): void {
+  /** The log ends at `lastIndex` from now on; `batch` says so. */
+  truncateAfter(lastIndex: LogIndex, batch: LaneBatch): void {
     if (lastIndex >= this.lastIndex) return;
+    this.lastCut = batch;
     this.generation++;
     this.lastIndex = lastIndex;
     this.termRuns.truncateAfter(lastIndex);
@@ -105,6 +112,22 @@ export class GroupLog {
       }
       this.blocks.pop();
     }
+  }
+
+  /** The entries up to `upTo` are gone. */
+  purge(upTo: LogId): void {
+    this.purged = upTo;
+    this.termRuns.purge(upTo.index);
+    while ((this.blocks[this.firstBlock]?.lastIndex ?? Infinity) <= upTo.index) this.firstBlock++;
+  }
+
+  /** The log begins anew behind `lastIncluded`; `batch` says so. */
+  reset(lastIncluded: LogId, batch: LaneBatch): void {
+    this.truncateAfter(0, batch);
+    this.lastCut = batch;
+    this.purged = lastIncluded;
+    this.lastIndex = lastIncluded.index;
+    this.resetIndex = lastIncluded.index;
   }
 
   /** First index that is in memory; `lastIndex + 1` when none is. */

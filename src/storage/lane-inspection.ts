@@ -11,6 +11,7 @@ import { makeDirectories } from './make-directories.js';
 import type { SegmentHeader } from './segment-file.js';
 import {
   isTemporaryName,
+  listSpares,
   parseSegmentName,
   readCheckpoints,
   readSegmentHeader,
@@ -27,6 +28,8 @@ export interface InspectTask {
 export interface Inspection {
   /** Ascending by sequence. */
   readonly segments: readonly InspectedSegment[];
+  /** How many files wait to become one. */
+  readonly spares: number;
 }
 
 export interface InspectedSegment {
@@ -56,7 +59,7 @@ export function inspectLane(memory: SharedHeap, disk: Disk, task: InspectTask): 
   const segments = sequences.map(({ name, sequence }) =>
     inspectSegment(memory, disk, task, `${task.directory}/${name}`, sequence),
   );
-  return { segments };
+  return { segments, spares: listSpares(disk, task.directory, task.lane).length };
 }
 
 function inspectSegment(

@@ -10,7 +10,7 @@
 import { invariant } from '../base/assert.js';
 import type { KeelsonError } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
-import type { IoId, LogIndex } from '../engine/types.js';
+import type { IoId, LogId, LogIndex } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { BatchComposer, type BatchLimits } from './batch-composer.js';
 import { type EntryRing, MAX_CONTROL_HARD_STATES } from './entry-ring.js';
@@ -33,8 +33,10 @@ export interface LaneLimits extends BatchLimits {
 
 export interface LaneLogEvents {
   flushed(group: GroupLog, io: IoId): void;
-  /** A batch is durable there. */
-  written(place: BatchPlace): void;
+  /** A batch is durable there; the header of its segment, if it is new, tells of no older one than that. */
+  written(place: BatchPlace, oldestSegment: number): void;
+  /** The index of a log has become smaller, and may have left segments. */
+  shrunk(group: GroupLog): void;
   failed(error: KeelsonError): void;
   writable(): void;
 }
@@ -49,6 +51,8 @@ export class LaneLog {
   private readonly scheduler: Scheduler;
   private readonly limits: LaneLimits;
   private readonly events: LaneLogEvents;
+  /** The oldest segment that any log or reader needs. */
+  private readonly oldestSegment: () => number;
   /** Handed to the lane's thread, oldest first. */
   private readonly underWay: LaneBatch[] = [];
   private submitScheduled = false;
@@ -63,6 +67,7 @@ export class LaneLog {
     scheduler: Scheduler,
     limits: LaneLimits,
     events: LaneLogEvents,
+    oldestSegment: () => number,
   ) {
     this.composer = new BatchComposer(heap, ring, limits);
     this.ring = ring;
@@ -70,6 +75,7 @@ export class LaneLog {
     this.scheduler = scheduler;
     this.limits = limits;
     this.events = events;
+    this.oldestSegment = oldestSegment;
   }
 
   get queuedBytes(): number {
@@ -98,6 +104,17 @@ export class LaneLog {
 
   truncateAfter(group: GroupLog, lastIndex: LogIndex, io: IoId): void {
     this.touch(this.composer.truncateAfter(group, lastIndex, io.vote.term), group, io);
+  }
+
+  purge(group: GroupLog, upTo: LogId): void {
+    const batch = this.composer.purge(group, upTo);
+    batch.touched.add(group);
+    group.lastBatch = batch;
+    this.scheduleSubmit();
+  }
+
+  reset(group: GroupLog, lastIncluded: LogId, io: IoId): void {
+    this.touch(this.composer.reset(group, lastIncluded), group, io);
   }
 
   advanceIo(group: GroupLog, io: IoId): void {
@@ -142,7 +159,7 @@ export class LaneLog {
     this.flushes++;
     this.flushedEntries += batch.entries;
     this.flushedBytes += place.totalLength;
-    this.events.written(place);
+    this.events.written(place, batch.oldestSegment);
     for (const [group, io] of batch.ios) this.events.flushed(group, io);
     this.unpinned();
     this.submitAfterWokenWriters();
@@ -191,13 +208,26 @@ export class LaneLog {
 
   private updateIndexes(batch: LaneBatch, place: BatchPlace): void {
     for (const operation of batch.operations) {
-      if (operation.type === 'truncate') operation.group.index.truncateAfter(operation.lastIndex);
-      else {
-        const { group, pointer, length } = operation;
-        const position = place.position + (pointer - batch.ring.start);
-        group.index.appendBlocks(pointer, length, place.segment, position);
-        group.pendingAppends--;
+      const { group } = operation;
+      const { index } = group;
+      switch (operation.type) {
+        case 'append': {
+          const { pointer, length } = operation;
+          const position = place.position + (pointer - batch.ring.start);
+          index.appendBlocks(pointer, length, place.segment, position);
+          continue;
+        }
+        case 'truncate':
+          index.truncateAfter(operation.lastIndex);
+          break;
+        case 'purge':
+          index.purge(operation.index);
+          break;
+        case 'reset':
+          index.reset(operation.index);
+          break;
       }
+      this.events.shrunk(group);
     }
   }
 
@@ -248,7 +278,9 @@ export class LaneLog {
       }
       const batch = composer.take();
       this.underWay.push(batch);
-      this.executor.submit(batch.ring.sealCommand(batch.hardStates, batch.flags));
+      batch.oldestSegment = this.oldestSegment();
+      const { hardStates, flags, oldestSegment } = batch;
+      this.executor.submit(batch.ring.sealCommand(hardStates, flags, oldestSegment));
     }
   }
 

@@ -10,7 +10,15 @@
 import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import { BatchCodec, batchBytes } from '../wasm/batch-codec.js';
-import { BATCH, HARD_STATE, SECTOR_BYTES } from '../wasm/layout.js';
+import {
+  BATCH,
+  BATCH_FLAG,
+  BLOCK,
+  ENTRY_KIND,
+  HARD_STATE,
+  ITEM,
+  SECTOR_BYTES,
+} from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk, DiskFile } from './disk.js';
 import type { GroupCheckpoint } from './hard-state.js';
@@ -19,6 +27,7 @@ import { alignToSector } from './sector.js';
 import {
   checkpointBytes,
   createSparse,
+  listSpares,
   removeOnFailure,
   segmentPath,
   sparePath,
@@ -48,6 +57,8 @@ export interface LaneStart {
   readonly epoch: number;
   readonly startLsn: number;
   readonly prevEnd: number;
+  /** The oldest segment that is needed. */
+  readonly oldestSegment: number;
   readonly groups: readonly GroupCheckpoint[];
   /** The last unproven batch, copied into the new segment before anything else. */
   readonly carry: CarriedBatch | undefined;
@@ -69,6 +80,16 @@ export interface SealCommand {
   readonly items: number;
   readonly blocksLength: number;
   readonly hardStates: number;
+  /** The oldest segment that is needed, for the header of the next one. */
+  readonly oldestSegment: number;
+}
+
+/** A file that becomes a segment. */
+interface TakenFile {
+  readonly path: string;
+  readonly fileBytes: number;
+  /** It holds bytes of an earlier use. */
+  readonly recycled: boolean;
 }
 
 /** Where a batch stands, durably. */
@@ -76,6 +97,14 @@ export interface BatchPlace {
   readonly segment: number;
   readonly position: number;
   readonly totalLength: number;
+}
+
+interface NextSegment {
+  readonly startLsn: number;
+  readonly prevEnd: number;
+  readonly oldestSegment: number;
+  readonly carry: CarriedBatch | undefined;
+  readonly firstBatchBytes: number;
 }
 
 const TWO_POW_52 = 2 ** 52;
@@ -108,7 +137,8 @@ export class LaneWriter {
       for (const state of start.groups) this.groups.set(state.group, state);
       this.sequence = start.sequence - 1;
       this.epoch = start.epoch;
-      return this.openSegment(start.startLsn, start.prevEnd, start.carry, 0);
+      const { startLsn, prevEnd, oldestSegment, carry } = start;
+      return this.openSegment({ startLsn, prevEnd, oldestSegment, carry, firstBatchBytes: 0 });
     });
   }
 
@@ -117,8 +147,13 @@ export class LaneWriter {
     return this.guarded(() => {
       const total = batchBytes(command.blocksLength, command.hardStates, command.flags);
       if (this.position + total > this.fileBytes) {
-        const prevEnd = this.startLsn + this.position;
-        this.openSegment(this.startLsn + this.fileBytes, prevEnd, undefined, total);
+        this.openSegment({
+          startLsn: this.startLsn + this.fileBytes,
+          prevEnd: this.startLsn + this.position,
+          oldestSegment: command.oldestSegment,
+          carry: undefined,
+          firstBatchBytes: total,
+        });
       }
       const place = { segment: this.sequence, position: this.position, totalLength: total };
       const sealed = this.seal(command, total, this.startLsn + this.position);
@@ -131,7 +166,7 @@ export class LaneWriter {
       );
       file.dataSync();
       this.position += total;
-      this.noteHardStates(command);
+      this.noteStates(command);
       return place;
     });
   }
@@ -157,8 +192,9 @@ export class LaneWriter {
     return this.codec.sealBatch(command.pointer, room, batch);
   }
 
-  /** The next checkpoint tells what the batches of this segment said of the votes. */
-  private noteHardStates(command: SealCommand): void {
+  /** The next checkpoint tells what the batches of this segment said of votes and purges. */
+  private noteStates(command: SealCommand): void {
+    if ((command.flags & BATCH_FLAG.records) !== 0) this.notePurges(command);
     const first = command.pointer + BATCH.bytes + command.blocksLength;
     for (let index = 0; index < command.hardStates; index++) {
       const state = readHardState(this.memory.view, first + index * HARD_STATE.bytes);
@@ -170,12 +206,27 @@ export class LaneWriter {
     }
   }
 
-  private openSegment(
-    startLsn: number,
-    prevEnd: number,
-    carry: CarriedBatch | undefined,
-    firstBatchBytes: number,
-  ): BatchPlace | undefined {
+  private notePurges({ pointer, blocks }: SealCommand): void {
+    const { view } = this.memory;
+    let block = pointer + BATCH.bytes;
+    for (let count = 0; count < blocks; count++) {
+      const item = block + BLOCK.bytes;
+      const kind = view.getUint32(item + ITEM.offset.kind, true);
+      if (kind === ENTRY_KIND.purge || kind === ENTRY_KIND.reset) {
+        const group = view.getUint32(block + BLOCK.offset.group, true);
+        const known = this.groups.get(group) ?? emptyCheckpoint(group);
+        const index = readU64(view, item + ITEM.offset.index);
+        const purged = { index, term: readU64(view, item + ITEM.offset.term) };
+        if (index > known.purged.index) this.groups.set(group, { ...known, purged });
+      }
+      const items = view.getUint32(block + BLOCK.offset.items, true);
+      block = item + items * ITEM.bytes;
+      block += view.getUint32(item - BLOCK.bytes + BLOCK.offset.payloadLength, true);
+    }
+  }
+
+  private openSegment(next: NextSegment): BatchPlace | undefined {
+    const { startLsn, prevEnd, oldestSegment: oldest, carry, firstBatchBytes } = next;
     const { directory, lane, scratch, scratchBytes } = this.options;
     const sequence = this.sequence + 1;
     const epoch = this.renewEpoch();
@@ -183,12 +234,12 @@ export class LaneWriter {
     const carried = carry === undefined ? undefined : this.readCarried(carry);
     const needed =
       SECTOR_BYTES + checkpointBytes(groups.length) + (carry?.totalLength ?? firstBatchBytes);
-    const { path: temporary, fileBytes } = this.takeFile(needed, this.file === undefined);
+    const { path, fileBytes, recycled } = this.takeFile(needed, this.file === undefined);
     const dataStart = writeSegmentStart(
       this.memory,
       scratch,
       scratchBytes,
-      { lane, sequence, epoch, startLsn, prevEnd, fileBytes },
+      { lane, sequence, epoch, startLsn, prevEnd, fileBytes, oldest, recycled },
       groups,
     );
     const previous = this.file;
@@ -199,7 +250,7 @@ export class LaneWriter {
     this.startLsn = startLsn;
     this.fileBytes = fileBytes;
     this.position = dataStart;
-    const file = this.disk.open(temporary, { access: 'write', direct: this.options.direct });
+    const file = this.disk.open(path, { access: 'write', direct: this.options.direct });
     this.file = file;
     file.write(this.memory.bytes.subarray(scratch, scratch + dataStart), 0);
     let place: BatchPlace | undefined;
@@ -211,23 +262,24 @@ export class LaneWriter {
       );
       place = { segment: sequence, position: this.position, totalLength: total };
       this.position += total;
-      this.noteHardStates(carried);
+      this.noteStates(carried);
     }
     file.dataSync();
-    this.disk.rename(temporary, segmentPath(directory, lane, sequence));
+    this.disk.rename(path, segmentPath(directory, lane, sequence));
     this.disk.syncDirectory(directory);
     return place;
   }
 
   /**
-   * The file made ahead of time, if it is there and large enough; else a new one. Filling that one with
-   * zeros would hold up the batch that needs it.
+   * A spare file, if one is there and large enough; else a new one. Filling that one with zeros would
+   * hold up the batch that needs it.
    */
-  private takeFile(neededBytes: number, zeroed: boolean): { path: string; fileBytes: number } {
+  private takeFile(neededBytes: number, zeroed: boolean): TakenFile {
     const { directory, lane, segmentBytes } = this.options;
     const path = `${directory}/lane-${lane}-next.tmp`;
-    const spare = sparePath(directory, lane);
-    if (this.disk.exists(spare)) {
+    // One that was a segment has blocks for all of its length.
+    for (const sequence of listSpares(this.disk, directory, lane).reverse()) {
+      const spare = sparePath(directory, lane, sequence);
       const file = this.disk.open(spare, { access: 'read' });
       const fileBytes = Math.floor(file.size() / SECTOR_BYTES) * SECTOR_BYTES;
       file.close();
@@ -236,14 +288,14 @@ export class LaneWriter {
         this.disk.rename(spare, path);
         // Were only this lost in a crash, the next start would take what is written now for zeros.
         this.disk.syncDirectory(directory);
-        return { path, fileBytes };
+        return { path, fileBytes, recycled: sequence > 0 };
       }
       this.disk.remove(spare);
     }
     const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
     createSparse(this.disk, path, fileBytes);
     if (zeroed) this.fill(path, fileBytes);
-    return { path, fileBytes };
+    return { path, fileBytes, recycled: false };
   }
 
   private fill(path: string, fileBytes: number): void {
@@ -284,6 +336,7 @@ export class LaneWriter {
       items: view.getUint32(pointer + offset.items, true),
       blocksLength: view.getUint32(pointer + offset.blocksLength, true),
       hardStates: view.getUint32(pointer + offset.hardStates, true),
+      oldestSegment: 0,
     };
   }
 

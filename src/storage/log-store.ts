@@ -1,5 +1,5 @@
 import type { KeelsonError } from '../base/errors.js';
-import type { IoId, LogIndex, RecoveredLog, Term, TermRun } from '../engine/types.js';
+import type { IoId, LogId, LogIndex, RecoveredLog, Term, TermRun } from '../engine/types.js';
 
 /**
  * The log of the Raft groups of one host. Lives on the main thread and never touches a disk there;
@@ -37,6 +37,17 @@ export interface LogStore {
   append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void;
   saveVote(group: number, io: IoId): void;
   truncateAfter(group: number, index: LogIndex, io: IoId): void;
+  /**
+   * Gives up the entries up to `upTo`, which a durable snapshot holds. Recorded with the next batch and
+   * answered by nothing; until that is durable, recovery finds an earlier `RecoveredLog.purged`. Leases
+   * stay valid.
+   */
+  purge(group: number, upTo: LogId): void;
+  /**
+   * The log begins anew behind `lastIncluded`, the last entry of a durable snapshot that was installed:
+   * one record, whole or not at all.
+   */
+  resetLog(group: number, lastIncluded: LogId, io: IoId): void;
   /** Completes in order behind earlier I/O of the group; writes no bytes. */
   advanceIo(group: number, io: IoId): void;
   /** Recorded with the next batch of the group, needs no sync; never beyond what is durable with it. */
@@ -44,7 +55,7 @@ export interface LogStore {
 
   /**
    * Entries from `firstIndex` on, up to `lastIndex` and `maxBytes` (block bytes), at least one, and
-   * never of more terms than `receive` takes at once.
+   * never of more terms than `receive` takes at once. None of them is purged.
    * Synchronous from memory, else a promise from the segments. Verify `lease.firstIndex` and term
    * before use: truncation may have overtaken an asynchronous read.
    */

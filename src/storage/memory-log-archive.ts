@@ -37,6 +37,12 @@ interface ArchiveChunk {
   readonly view: DataView;
 }
 
+/** Stands for a chunk that was given up: places count from the first that there ever was. */
+const GONE: ArchiveChunk = {
+  bytes: new Uint8Array(0),
+  view: new DataView(new ArrayBuffer(0)),
+};
+
 export class MemoryLogArchive {
   private readonly chunks: ArchiveChunk[] = [];
   /** In the last chunk. */
@@ -124,6 +130,20 @@ export class MemoryLogArchive {
     });
     invariant(encoded === length, 'a block is rebuilt with all its bytes');
     return heap.bytes.slice(pointer, pointer + length);
+  }
+
+  /** Forgets all that stands in chunks before that of the block at `place`. */
+  dropBefore(place: number): void {
+    const chunk = Math.floor(place / PLACES_OF_CHUNK);
+    for (let before = chunk - 1; before >= 0 && this.chunks[before] !== GONE; before--) {
+      this.chunks[before] = GONE;
+    }
+  }
+
+  /** Forgets all blocks. */
+  clear(): void {
+    this.chunks.length = 0;
+    this.end = 0;
   }
 
   /** Forgets the block at `place` and all behind it. */

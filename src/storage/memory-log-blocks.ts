@@ -94,6 +94,26 @@ export class MemoryLogBlocks {
     return { firstIndex: this.firsts[block]!, lastIndex: this.lastOf(block), bytes };
   }
 
+  /** Takes the first `blocks` off the log. */
+  dropFirst(blocks: number): void {
+    if (blocks === 0) return;
+    this.lastRead = undefined;
+    for (let gone = 0; gone < blocks; gone++) this.encodedBytes -= this.lengths[gone]!;
+    this.firsts.splice(0, blocks);
+    this.lengths.splice(0, blocks);
+    this.places.splice(0, blocks);
+    this.archived = Math.max(0, this.archived - blocks);
+    if (this.archived > 0) this.archive.dropBefore(this.places[0]!);
+    else this.archive.clear();
+    this.cursor = 0;
+  }
+
+  /** The log is empty, and goes on behind `index`. */
+  beginBehind(index: LogIndex): void {
+    this.cutTo(0);
+    this.lastIndex = index;
+  }
+
   /** Takes the blocks from number `block` on off the end. */
   cutTo(block: number): void {
     if (block >= this.count) return;
@@ -108,6 +128,12 @@ export class MemoryLogBlocks {
     this.lengths.length = block;
     this.places.length = block;
     this.cursor = 0;
+  }
+
+  /** How many of the first blocks hold no entry behind `index`. */
+  blocksThrough(index: LogIndex): number {
+    if (this.count === 0 || index < this.firsts[0]!) return 0;
+    return index >= this.lastIndex ? this.count : this.blockOf(index + 1);
   }
 
   /** Number of the block that holds `index`, which is in the log. */

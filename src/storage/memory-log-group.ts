@@ -3,11 +3,12 @@
  *
  * Everything becomes durable at once, when the store flushes. Until then the group remembers what a
  * crash would bring back: how many blocks at the start are durable, and the durable ones that a
- * truncation has taken off the end.
+ * truncation or a reset has taken off the end. What is purged goes when that is durable, in whole blocks.
  */
 import { invariant } from '../base/assert.js';
 import {
   type IoId,
+  type LogId,
   type LogIndex,
   NO_LOG_ID,
   NO_VOTE,
@@ -25,6 +26,7 @@ import { TermRunList } from './term-run-list.js';
 /** What of a group survives a crash. */
 export interface GroupImage {
   readonly vote: Vote;
+  readonly purged: LogId;
   readonly committed: LogIndex;
   readonly blocks: MemoryLogBlocks;
 }
@@ -71,13 +73,16 @@ export class MemoryLogGroup {
   unflushedBytes = 0;
   /** The last I/O that the next flush completes. */
   private pendingIo: IoId | undefined;
+  private pending = false;
   private vote: Vote = NO_VOTE;
   private committed: LogIndex = 0;
+  private purged: LogId = NO_LOG_ID;
   private readonly blocks: MemoryLogBlocks;
   private readonly termRuns: TermRunList = new TermRunList();
   private staged: StagedBlocks | undefined;
   private durableVote: Vote = NO_VOTE;
   private durableCommitted: LogIndex = 0;
+  private durablePurged: LogId = NO_LOG_ID;
   private durableBlocks = 0;
   private truncatedDurable: LooseBlock[] = [];
 
@@ -88,6 +93,7 @@ export class MemoryLogGroup {
     this.blocks.attach(staging);
     this.vote = image.vote;
     this.committed = image.committed;
+    this.purged = image.purged;
     this.flushed();
   }
 
@@ -184,6 +190,25 @@ export class MemoryLogGroup {
     blocks.push({ firstIndex, lastIndex: index, bytes: part });
   }
 
+  purge(upTo: LogId): void {
+    if (upTo.index <= this.purged.index) return;
+    invariant(upTo.index <= this.blocks.lastIndex, 'what is purged was in the log');
+    this.purged = upTo;
+    this.termRuns.purge(upTo.index);
+  }
+
+  reset(lastIncluded: LogId): void {
+    invariant(
+      lastIncluded.index > this.purged.index,
+      'a log begins anew behind what it has purged',
+    );
+    this.truncateAfter(this.purged.index);
+    this.blocks.beginBehind(lastIncluded.index);
+    this.durableBlocks = 0;
+    this.termRuns.truncateAfter(0);
+    this.purged = lastIncluded;
+  }
+
   setVote(vote: Vote): void {
     this.vote = vote;
   }
@@ -192,22 +217,24 @@ export class MemoryLogGroup {
     if (index > this.committed) this.committed = index;
   }
 
-  /** Returns true for the first I/O since the last flush. */
-  startIo(io: IoId): boolean {
+  /** An I/O, or a change that nobody waits for. Returns true for the first since the last flush. */
+  startIo(io: IoId | undefined): boolean {
     const before = this.pendingIo;
     invariant(
-      before === undefined || before.sequence < io.sequence,
+      before === undefined || io === undefined || before.sequence < io.sequence,
       'the I/O of a group is numbered in order',
     );
-    this.pendingIo = io;
-    return before === undefined;
+    this.pendingIo = io ?? before;
+    const first = !this.pending;
+    this.pending = true;
+    return first;
   }
 
-  /** Takes the I/O that was flushed. */
-  completeIo(): IoId {
+  /** Takes the I/O that was flushed, if there was one. */
+  completeIo(): IoId | undefined {
     const io = this.pendingIo;
-    invariant(io !== undefined, 'a flushed group has I/O');
     this.pendingIo = undefined;
+    this.pending = false;
     return io;
   }
 
@@ -215,6 +242,8 @@ export class MemoryLogGroup {
   flushed(): void {
     this.durableVote = this.vote;
     this.durableCommitted = Math.min(this.committed, this.blocks.lastIndex);
+    this.durablePurged = this.purged;
+    this.blocks.dropFirst(this.blocks.blocksThrough(this.purged.index));
     this.durableBlocks = this.blocks.count;
     if (this.truncatedDurable.length > 0) this.truncatedDurable = [];
     this.unflushedEntries = 0;
@@ -223,10 +252,13 @@ export class MemoryLogGroup {
 
   /** What a crash at this moment leaves. The group ends with it: its blocks are part of the image. */
   takeImage(): GroupImage {
-    const { blocks, durableVote: vote, durableCommitted: committed } = this;
+    const { blocks, durableVote: vote, durableCommitted: committed, durablePurged: purged } = this;
     blocks.cutTo(this.durableBlocks);
+    if (this.durableBlocks === 0) {
+      blocks.beginBehind((this.truncatedDurable[0]?.firstIndex ?? purged.index + 1) - 1);
+    }
     for (const block of this.truncatedDurable) blocks.push(block);
-    return { vote, committed, blocks };
+    return { vote, committed, purged, blocks };
   }
 
   /** One block of the log, for recovery. */
@@ -235,14 +267,24 @@ export class MemoryLogGroup {
   }
 
   recovered(termRuns: readonly TermRun[], memberships: readonly StoredMembership[]): RecoveredLog {
-    const { vote, committed } = this;
+    const { vote, committed, purged } = this;
+    const firstIndex = purged.index + 1;
     this.termRuns.truncateAfter(0);
-    this.termRuns.append(1, termRuns);
+    this.termRuns.append(firstIndex, termRuns);
     const { lastIndex } = this.blocks;
-    return { vote, purged: NO_LOG_ID, termRuns, lastIndex, committed, memberships };
+    const kept = memberships.filter((stored) => stored.index >= firstIndex);
+    return {
+      vote,
+      purged,
+      termRuns: this.termRuns.list(),
+      lastIndex,
+      committed,
+      memberships: kept,
+    };
   }
 
   read(firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): EntriesLease {
+    invariant(firstIndex > this.purged.index, 'what is read is not purged');
     const last = this.termRuns.lastReadable(firstIndex, lastIndex);
     return this.blocks.read(firstIndex, last, maxBytes);
   }

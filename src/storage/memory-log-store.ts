@@ -14,6 +14,7 @@ import { KeelsonError } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type {
   IoId,
+  LogId,
   LogIndex,
   Membership,
   RecoveredLog,
@@ -217,6 +218,21 @@ export class MemoryLogStore implements LogStore {
     this.start(target, io);
   }
 
+  purge(group: number, upTo: LogId): void {
+    const target = this.groupOf(group);
+    target.purge(upTo);
+    this.start(target, undefined);
+  }
+
+  resetLog(group: number, lastIncluded: LogId, io: IoId): void {
+    const target = this.groupOf(group);
+    const before = target.logBytes;
+    target.reset(lastIncluded);
+    target.setVote(io.vote);
+    this.logBytes += target.logBytes - before;
+    this.start(target, io);
+  }
+
   advanceIo(group: number, io: IoId): void {
     this.start(this.groupOf(group), io);
   }
@@ -261,7 +277,7 @@ export class MemoryLogStore implements LogStore {
     };
   }
 
-  private start(group: MemoryLogGroup, io: IoId): void {
+  private start(group: MemoryLogGroup, io: IoId | undefined): void {
     if (!group.startIo(io)) return;
     if (this.pending.push(group) === 1) this.scheduler.enqueue(this.flush);
   }
@@ -276,14 +292,16 @@ export class MemoryLogStore implements LogStore {
       const group = groups[place]!;
       this.flushedEntries += group.unflushedEntries;
       this.flushedBytes += group.unflushedBytes;
+      const before = group.logBytes;
       group.flushed();
+      this.logBytes += group.logBytes - before;
     }
     for (let place = 0; place < groups.length; place++) {
       const group = groups[place]!;
       const io = group.completeIo();
       // A listener may have ended the store.
       if (this.ended) return;
-      this.events.flushed(group.group, io);
+      if (io !== undefined) this.events.flushed(group.group, io);
     }
     if (this.refused && this.logBytes < this.maxLogBytes) {
       this.refused = false;

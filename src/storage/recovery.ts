@@ -6,20 +6,22 @@
  * segment tells (`prevEnd`) was acknowledged once: *proven loss*, and the lane is refused. What is bad
  * with nothing valid behind it is a *torn tail* and is cut off.
  *
+ * A lane begins at the oldest segment that the newest one names; what is older may be gone. Where the
+ * logs began by then, the newest checkpoint tells.
+ *
  * The last batch is proven by nothing: the page cache may hold what the disk lost. The lane carries
  * it into its next segment, whose header says that the old place is dead.
  */
 import { KeelsonError } from '../base/errors.js';
-import type { RecoveredLog, TermRun } from '../engine/types.js';
+import type { LogId, RecoveredLog, TermRun } from '../engine/types.js';
 import { BATCH_FLAG } from '../wasm/layout.js';
 import { LogIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
-import type { InspectedSegment } from './lane-inspection.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
-import type { SegmentHeader } from './segment-file.js';
 import type { ScannedBatch, ScannedBlock } from './segment-scan.js';
+import { damage, type SoundSegment, soundSegments } from './sound-segments.js';
 import type { StorageExecutor } from './storage-executor.js';
 
 export type RecoveryMode = 'torn-tail' | 'strict';
@@ -47,6 +49,10 @@ export interface RecoveredGroup {
 
 export interface RecoveredLane {
   readonly start: LaneStart;
+  /** The sequences of all segment files, ascending. */
+  readonly segments: readonly number[];
+  /** Files that wait to become one, before the first of this run. */
+  readonly spares: number;
   readonly groups: ReadonlyMap<number, RecoveredGroup>;
   /** Position and bytes that were cut off, if any. */
   readonly tornTail: { readonly file: string; readonly offset: number } | undefined;
@@ -56,11 +62,6 @@ export interface RecoveredLane {
   readonly largestBlockBytes: number;
   /** Moves the index of the carried batch to its new place; its bytes stand at `scratch`. */
   placeCarried(place: BatchPlace): void;
-}
-
-interface SoundSegment extends InspectedSegment {
-  readonly header: SegmentHeader;
-  readonly checkpoint: readonly GroupCheckpoint[];
 }
 
 interface LastBatch {
@@ -98,25 +99,26 @@ class LaneRecovery {
     const task = { type: 'inspect', directory, lane, scratch, scratchBytes } as const;
     const inspection = await this.executor.run(task);
     const segments = soundSegments(inspection.segments);
+    const newest = segments[segments.length - 1];
+    for (const state of newest?.checkpoint ?? []) this.beginBehind(state);
     let end = 0;
     for (let at = 0; at < segments.length; at++) {
       end = await this.scan(segments[at]!, segments[at + 1]);
     }
-    for (const group of this.groups.values()) {
-      const { checkpoint, index } = group;
-      if (checkpoint.committed > index.lastIndex) throw committedLoss(group);
-    }
-    const newest = segments[segments.length - 1];
+    for (const group of this.groups.values()) checkWhole(group);
     const start: LaneStart = {
       sequence: (newest?.sequence ?? 0) + 1,
       epoch,
       startLsn: newest === undefined ? 0 : newest.header.startLsn + newest.header.fileBytes,
       prevEnd: newest === undefined ? 0 : newest.header.startLsn + this.deadFrom(newest, end),
+      oldestSegment: this.oldestSegment(newest),
       groups: [...this.groups.values()].map((group) => group.checkpoint),
       carry: this.carry(newest),
     };
     return {
       start,
+      segments: inspection.segments.map((segment) => segment.sequence),
+      spares: inspection.spares,
       groups: this.groups,
       tornTail: this.tornTail,
       batches: this.batches,
@@ -124,6 +126,21 @@ class LaneRecovery {
       largestBlockBytes: this.largestBlockBytes,
       placeCarried: (place) => this.placeCarried(place),
     };
+  }
+
+  /** What was purged before the newest segment was begun counts from the first batch on. */
+  private beginBehind(state: GroupCheckpoint): void {
+    const group = this.group(state.group);
+    const { purged } = state;
+    if (purged.index === 0) return;
+    group.checkpoint = { ...group.checkpoint, purged };
+    group.index.reset(purged.index);
+  }
+
+  private oldestSegment(newest: SoundSegment | undefined): number {
+    let oldest = newest?.sequence ?? 1;
+    for (const { index } of this.groups.values()) oldest = Math.min(oldest, index.oldestSegment);
+    return oldest;
   }
 
   /** Reads one segment; returns the position behind its last valid batch. */
@@ -139,6 +156,7 @@ class LaneRecovery {
       epoch: header.epoch,
       startLsn: header.startLsn,
       end,
+      recycled: header.recycled,
       scratch: this.options.scratch,
       scratchBytes: this.options.scratchBytes,
       summary: this.options.summary,
@@ -178,28 +196,39 @@ class LaneRecovery {
   private takeBlock(segment: SoundSegment, block: ScannedBlock): void {
     const group = this.group(block.group);
     const { index, memberships } = group;
-    if (block.firstIndex > index.lastIndex + 1) {
-      throw damage(
-        segment.path,
-        block.position,
-        block.group,
-        `its entries start at ${block.firstIndex}, but the log before them ends at ${index.lastIndex}`,
-      );
+    if (block.record?.kind === 'purge') {
+      this.notePurged(group, block.record.logId);
+      return;
     }
     while ((memberships[memberships.length - 1]?.index ?? 0) >= block.firstIndex) memberships.pop();
-    if (block.truncateAfter) {
-      index.truncateAfter(block.lastIndex);
+    if (block.record !== undefined) {
+      const { kind, logId } = block.record;
+      index.truncateAfter(logId.index);
+      if (kind === 'reset') {
+        memberships.length = 0;
+        this.notePurged(group, logId);
+      }
       return;
     }
     try {
+      // What would stand in between was in segments that are gone, and has been overwritten since then.
+      index.skip(block.firstIndex - 1);
       index.appendBlocks(block.pointer, block.length, segment.sequence, block.position);
     } catch (cause) {
       throw tooLargeForIndex(cause, block.group, block.lastIndex);
     }
-    memberships.push(...block.memberships);
+    memberships.push(...block.memberships.filter((stored) => stored.index >= index.firstIndex));
     group.lastTime = Math.max(group.lastTime, block.lastTime);
     this.largestBlockBytes = Math.max(this.largestBlockBytes, block.length);
     this.entries += block.lastIndex - block.firstIndex + 1;
+  }
+
+  private notePurged(group: RecoveredGroup, logId: LogId): void {
+    if (logId.index <= group.checkpoint.purged.index) return;
+    group.checkpoint = { ...group.checkpoint, purged: logId };
+    group.index.purge(logId.index);
+    const { memberships } = group;
+    while (memberships.length > 0 && memberships[0]!.index <= logId.index) memberships.shift();
   }
 
   private noteTail(segment: SoundSegment, offset: number, dirtyEnd: number): void {
@@ -226,7 +255,7 @@ class LaneRecovery {
     const known = group.checkpoint;
     const vote = isHigherVote(state.vote, known.vote) ? state.vote : known.vote;
     const committed = Math.max(state.committed, known.committed);
-    group.checkpoint = { ...state, vote, committed };
+    group.checkpoint = { ...known, vote, committed };
   }
 
   private noteVote(state: GroupHardState): void {
@@ -263,30 +292,16 @@ class LaneRecovery {
     return repeated ? last.batch.position : end;
   }
 
-  /**
-   * The index has the batch at its old place. Only blocks of which something is left are moved: one
-   * that the batch itself cut away again may not join the log any more.
-   */
+  /** The index has the batch at its old place. What the batch itself cut away again is not there. */
   private placeCarried(place: BatchPlace): void {
-    const { batch } = this.last!;
-    const moved: ScannedBlock[] = [];
-    const ends = new Map<number, number>();
-    for (let at = batch.blocks.length - 1; at >= 0; at--) {
-      const block = batch.blocks[at]!;
-      const end = ends.get(block.group) ?? this.group(block.group).index.lastIndex;
-      if (!block.truncateAfter && block.firstIndex <= end) moved.unshift(block);
-      ends.set(block.group, Math.min(end, block.firstIndex - 1));
-    }
-    const lastIndexes = moved.map((block) => this.group(block.group).index.lastIndex);
-    for (let at = 0; at < moved.length; at++) {
-      const block = moved[at]!;
-      const { index } = this.group(block.group);
+    const { batch, segment } = this.last!;
+    for (const block of batch.blocks) {
+      if (block.record !== undefined) continue;
       const offset = block.position - batch.position;
-      const pointer = this.options.scratch + offset;
-      index.appendBlocks(pointer, block.length, place.segment, place.position + offset);
-    }
-    for (let at = 0; at < moved.length; at++) {
-      this.group(moved[at]!.group).index.truncateAfter(lastIndexes[at]!);
+      const from = { segment: segment.sequence, position: block.position };
+      const to = { segment: place.segment, position: place.position + offset };
+      const { index } = this.group(block.group);
+      index.moveBlocks(this.options.scratch + offset, block.length, from, to);
     }
   }
 }
@@ -314,48 +329,6 @@ export function describeGroup(
   };
 }
 
-/** Segments in order, each with header and checkpoint; refuses a lane in which one is damaged. */
-function soundSegments(inspected: readonly InspectedSegment[]): SoundSegment[] {
-  const sound: SoundSegment[] = [];
-  for (let at = 0; at < inspected.length; at++) {
-    const segment = inspected[at]!;
-    const { path, header, checkpoint, newerVersion } = segment;
-    if (newerVersion !== undefined) {
-      throw new KeelsonError(
-        'KEELSON_STORAGE_VERSION',
-        `${path} has format ${newerVersion}, which this program does not know. Use a newer version.`,
-        { details: { file: path, version: newerVersion } },
-      );
-    }
-    // A file gets this name only when its header, checkpoint and zeros are durable.
-    if (header === undefined) {
-      throw damage(path, 0, undefined, 'the header of the segment is unreadable');
-    }
-    if (checkpoint === undefined) {
-      throw damage(path, 4096, undefined, 'the checkpoint of the segment is unreadable');
-    }
-    if (segment.fileBytes < header.fileBytes) {
-      throw damage(
-        path,
-        segment.fileBytes,
-        undefined,
-        `the file ends there, but was made ${header.fileBytes} bytes long`,
-      );
-    }
-    const before = sound[sound.length - 1]?.sequence ?? 0;
-    if (before + 1 !== segment.sequence) {
-      throw damage(
-        path,
-        0,
-        undefined,
-        `the segment before it (${segment.sequence - 1}) is missing`,
-      );
-    }
-    sound.push({ ...segment, header, checkpoint });
-  }
-  return sound;
-}
-
 function provenLoss(file: string, offset: number, proof: ScannedBatch): KeelsonError {
   const group = proof.blocks[0]?.group ?? proof.hardStates[0]?.group;
   return damage(file, offset, group, `a valid batch stands behind it, at ${proof.position}`);
@@ -376,6 +349,28 @@ function tooLargeForIndex(cause: unknown, group: number, index: number): unknown
   );
 }
 
+function checkWhole(group: RecoveredGroup): void {
+  const { checkpoint, index } = group;
+  if (checkpoint.committed > index.lastIndex) throw committedLoss(group);
+  if (index.lastIndex < index.firstIndex) return;
+  const runs = index.termRuns();
+  const gap = runs.findIndex((run) => run.term === 0);
+  if (gap >= 0) {
+    const last = (runs[gap + 1]?.firstIndex ?? index.lastIndex + 1) - 1;
+    throw missingEntries(checkpoint.group, runs[gap]!.firstIndex, last);
+  }
+}
+
+/** They were in segments that were given up, and nothing has taken their place. */
+function missingEntries(group: number, first: number, last: number): KeelsonError {
+  return new KeelsonError(
+    'KEELSON_STORAGE_CORRUPT',
+    `Acknowledged data is lost: the entries ${first} to ${last} of group ${group} are in no segment. ` +
+      'Do not go on with this directory.',
+    { details: { group, firstIndex: first, lastIndex: last } },
+  );
+}
+
 /** A commit is recorded only once the entries up to it are durable. */
 function committedLoss({ checkpoint, index }: RecoveredGroup): KeelsonError {
   const { group, committed } = checkpoint;
@@ -384,19 +379,5 @@ function committedLoss({ checkpoint, index }: RecoveredGroup): KeelsonError {
     `Acknowledged data is lost: group ${group} had committed index ${committed}, but its log ends at ` +
       `${index.lastIndex}. Do not go on with this directory.`,
     { details: { group, committed, lastIndex: index.lastIndex } },
-  );
-}
-
-function damage(
-  file: string,
-  offset: number,
-  group: number | undefined,
-  proof: string,
-): KeelsonError {
-  return new KeelsonError(
-    'KEELSON_STORAGE_CORRUPT',
-    `Acknowledged data is lost in ${file} at ${offset}: ${proof}. Do not go on with this directory; ` +
-      'restore it, or let this node start empty and be readmitted by its peers.',
-    { details: { file, offset, group } },
   );
 }

@@ -5,13 +5,13 @@
  * [header sector][checkpoint, whole sectors][batch]…[zero to the end]
  * ```
  *
- * A file is made under a temporary name: all zero and synced, then header, checkpoint and, after
- * a recovery, the carried batch are written and synced; only then it gets its name, and the
- * directory is synced. So a named segment always had a durable header, and its existence proves that
+ * A file is made under a temporary name, all zero and synced, or is one that was a segment before and
+ * is needed no more; then header, checkpoint and, after a recovery, the carried batch are written and
+ * synced; only then it gets its name, and the directory is synced. So a named segment always had a durable header, and its existence proves that
  * everything in the segments before it, up to `prevEnd`, was durable.
  */
 import { invariant } from '../base/assert.js';
-import { CHECKPOINT, SECTOR_BYTES, SEGMENT } from '../wasm/layout.js';
+import { CHECKPOINT, SECTOR_BYTES, SEGMENT, SEGMENT_FLAG } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
 import type { GroupCheckpoint } from './hard-state.js';
@@ -26,11 +26,16 @@ export interface SegmentHeader {
   readonly startLsn: number;
   readonly prevEnd: number;
   readonly fileBytes: number;
+  /** The oldest segment that is needed. */
+  readonly oldest: number;
+  /** Behind the batches stand bytes of an earlier use of the file. */
+  readonly recycled: boolean;
   readonly groups: number;
   readonly dataStart: number;
 }
 
 const SEGMENT_NAME = /^lane-(\d+)-(\d{10})\.wal$/;
+const SPARE_NAME = /^lane-(\d+)-spare-(\d{10})$/;
 const TEMPORARY_NAME = /\.tmp$/;
 
 export function segmentName(lane: number, sequence: number): string {
@@ -41,9 +46,19 @@ export function segmentPath(directory: string, lane: number, sequence: number): 
   return `${directory}/${segmentName(lane, sequence)}`;
 }
 
-/** A synced file of zeros that waits to become a segment. */
-export function sparePath(directory: string, lane: number): string {
-  return `${directory}/lane-${lane}-spare`;
+/** A file that waits to become a segment: what it was last, or 0 when it is all zero. */
+export function sparePath(directory: string, lane: number, sequence: number): string {
+  return `${directory}/lane-${lane}-spare-${String(sequence).padStart(10, '0')}`;
+}
+
+/** What the spare files of a lane were last, ascending. */
+export function listSpares(disk: Disk, directory: string, lane: number): number[] {
+  const spares: number[] = [];
+  for (const name of disk.list(directory)) {
+    const match = SPARE_NAME.exec(name);
+    if (match !== null && Number(match[1]) === lane) spares.push(Number(match[2]));
+  }
+  return spares.sort((left, right) => left - right);
 }
 
 export function parseSegmentName(name: string, lane: number): number | undefined {
@@ -80,6 +95,7 @@ export function writeSegmentStart(
   memory.bytes.fill(0, pointer, pointer + dataStart);
   view.setUint32(pointer + offset.magic, SEGMENT.magic, true);
   view.setUint16(pointer + offset.version, SEGMENT.version, true);
+  view.setUint16(pointer + offset.flags, header.recycled ? SEGMENT_FLAG.recycled : 0, true);
   view.setUint32(pointer + offset.lane, header.lane, true);
   view.setUint32(pointer + offset.groups, groups.length, true);
   writeU64(view, pointer + offset.sequence, header.sequence);
@@ -88,6 +104,7 @@ export function writeSegmentStart(
   writeU64(view, pointer + offset.prevEnd, header.prevEnd);
   writeU64(view, pointer + offset.fileBytes, header.fileBytes);
   writeU64(view, pointer + offset.dataStart, dataStart);
+  writeU64(view, pointer + offset.oldest, header.oldest);
   sealRecord(memory, pointer, offset.headerChecksum);
   for (let index = 0; index < groups.length; index++) {
     writeCheckpoint(memory, pointer + SECTOR_BYTES + index * CHECKPOINT.bytes, groups[index]!);
@@ -116,6 +133,7 @@ export function readSegmentHeader(
   const version = view.getUint16(pointer + offset.version, true);
   if (version !== SEGMENT.version) return { ok: false, newerVersion: version };
   const groups = view.getUint32(pointer + offset.groups, true);
+  const flags = view.getUint16(pointer + offset.flags, true);
   const header: SegmentHeader = {
     lane: view.getUint32(pointer + offset.lane, true),
     groups,
@@ -125,6 +143,8 @@ export function readSegmentHeader(
     prevEnd: readU64(view, pointer + offset.prevEnd),
     fileBytes: readU64(view, pointer + offset.fileBytes),
     dataStart: readU64(view, pointer + offset.dataStart),
+    oldest: readU64(view, pointer + offset.oldest),
+    recycled: (flags & SEGMENT_FLAG.recycled) !== 0,
   };
   const plausible = header.dataStart === SECTOR_BYTES + checkpointBytes(groups);
   return plausible ? { ok: true, header } : { ok: false, newerVersion: undefined };

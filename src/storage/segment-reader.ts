@@ -86,6 +86,12 @@ export class SegmentReader {
     };
   }
 
+  /** Closes a file that is about to be used for something else. */
+  forget(path: string): void {
+    this.files.get(path)?.close();
+    this.files.delete(path);
+  }
+
   close(): void {
     for (const file of this.files.values()) file.close();
     this.files.clear();

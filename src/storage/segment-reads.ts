@@ -29,12 +29,21 @@ export class SegmentReads {
   /** Throws when the store has failed or is closed. */
   private readonly checkUsable: () => void;
   private readonly scratch: LentMemory;
+  /** The oldest segment of each read that is under way. */
+  private readonly inUse: Set<{ readonly segment: number }> = new Set();
 
   constructor(options: SegmentReadsOptions, executor: StorageExecutor, checkUsable: () => void) {
     this.options = options;
     this.executor = executor;
     this.checkUsable = checkUsable;
     this.scratch = new LentMemory(options.scratch, options.scratchBytes);
+  }
+
+  /** The oldest segment that a read needs; Infinity when none is under way. */
+  get oldestSegment(): number {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const { segment } of this.inUse) oldest = Math.min(oldest, segment);
+    return oldest;
   }
 
   /** Undefined when a truncation has overtaken the read: what it found may not be the log any more. */
@@ -51,6 +60,8 @@ export class SegmentReads {
     invariant(extents.length > 0, 'what is not in memory is in the index');
     let scratchBytes: number = BLOCK.bytes;
     for (const extent of extents) scratchBytes += extent.items * ITEM.bytes + extent.payloadLength;
+    const use = { segment: Math.min(...extents.map((extent) => extent.segment)) };
+    this.inUse.add(use);
     const scratch = await this.scratch.lend(scratchBytes);
     try {
       this.checkUsable();
@@ -65,6 +76,7 @@ export class SegmentReads {
       return new CountedLease(firstIndex, readLast, [block], block.length, [], () => {});
     } finally {
       this.scratch.giveBack();
+      this.inUse.delete(use);
     }
   }
 }

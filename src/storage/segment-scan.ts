@@ -7,7 +7,7 @@
  * was ever written is never forgotten.
  */
 import { KeelsonError } from '../base/errors.js';
-import type { TermRun } from '../engine/types.js';
+import type { LogId, TermRun } from '../engine/types.js';
 import { BlockCodec, type VerifiedBlocks } from '../wasm/block-codec.js';
 import { BATCH, BLOCK, ENTRY_KIND, HARD_STATE, ITEM, SECTOR_BYTES } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
@@ -26,6 +26,8 @@ export interface ScanTask {
   readonly position: number;
   /** Position where the segment ends. */
   readonly end: number;
+  /** See `SegmentHeader.recycled`. */
+  readonly recycled: boolean;
   readonly scratch: number;
   readonly scratchBytes: number;
   /** `BlockCodec.scratchBytes` of shared memory. */
@@ -36,7 +38,10 @@ export interface ScanResult {
   readonly batches: readonly ScannedBatch[];
   /** Where to go on. */
   readonly next: number;
-  /** End of the last sector that is neither zero nor part of a valid batch; 0 if there is none. */
+  /**
+   * End of the last sector that was written and is no part of a valid batch; 0 if there is none. Of a
+   * recycled file only the header of a batch of its own tells that.
+   */
   readonly dirtyEnd: number;
   /** From copies outside valid batches; only those of the torn batch itself count. */
   readonly rescued: readonly RescuedHardState[];
@@ -57,14 +62,20 @@ export interface ScannedBlock {
   readonly length: number;
   /** Position in the file. */
   readonly position: number;
+  /** For a record the entry behind the one that it names. */
   readonly firstIndex: number;
-  /** `firstIndex - 1` for a record that the log ends there. */
   readonly lastIndex: number;
-  readonly truncateAfter: boolean;
+  /** Set when it is no entries, but a record about the log. */
+  readonly record: LogRecord | undefined;
   /** Time of the last entry; 0 for a record. */
   readonly lastTime: number;
   readonly termRuns: readonly TermRun[];
   readonly memberships: readonly { readonly index: number; readonly payload: Uint8Array }[];
+}
+
+export interface LogRecord {
+  readonly kind: 'truncateAfter' | 'purge' | 'reset';
+  readonly logId: LogId;
 }
 
 interface BatchHeader {
@@ -131,7 +142,8 @@ export function scanSegment(memory: SharedHeap, disk: Disk, task: ScanTask): Sca
       }
     }
     rescueHardStates(memory, task, scratch + at, header, available - at, rescued);
-    if (!isZero(memory, scratch + at)) dirtyEnd = position + SECTOR_BYTES;
+    const written = task.recycled ? header !== undefined : !isZero(memory, scratch + at);
+    if (written) dirtyEnd = position + SECTOR_BYTES;
     at += SECTOR_BYTES;
   }
   // A file shorter than its header says ends here; what is missing counts as not written.
@@ -196,16 +208,12 @@ function describeBlock(
   const length = BLOCK.bytes + items * ITEM.bytes + payloadLength;
   const kind = view.getUint32(pointer + BLOCK.bytes + ITEM.offset.kind, true);
   const base = { group, pointer, length, position };
-  if (kind === ENTRY_KIND.truncateAfter) {
-    const none = { termRuns: [], memberships: [] };
-    return {
-      ...base,
-      ...none,
-      firstIndex: firstIndex + 1,
-      lastIndex: firstIndex,
-      truncateAfter: true,
-      lastTime: 0,
-    };
+  const recordKind = recordKindOf(kind);
+  if (recordKind !== undefined) {
+    const term = readU64(view, pointer + BLOCK.bytes + ITEM.offset.term);
+    const record = { kind: recordKind, logId: { index: firstIndex, term } };
+    const none = { termRuns: [], memberships: [], lastTime: 0 };
+    return { ...base, ...none, firstIndex: firstIndex + 1, lastIndex: firstIndex, record };
   }
   let summary: VerifiedBlocks;
   try {
@@ -217,7 +225,7 @@ function describeBlock(
     ...base,
     firstIndex,
     lastIndex: summary.lastIndex,
-    truncateAfter: false,
+    record: undefined,
     lastTime: summary.lastTime,
     termRuns: summary.termRuns,
     memberships: summary.memberships.map((place) => ({
@@ -225,6 +233,19 @@ function describeBlock(
       payload: new Uint8Array(memory.slice(place.pointer, place.length)),
     })),
   };
+}
+
+function recordKindOf(kind: number): LogRecord['kind'] | undefined {
+  switch (kind) {
+    case ENTRY_KIND.truncateAfter:
+      return 'truncateAfter';
+    case ENTRY_KIND.purge:
+      return 'purge';
+    case ENTRY_KIND.reset:
+      return 'reset';
+    default:
+      return undefined;
+  }
 }
 
 function rescueHardStates(

@@ -1,5 +1,6 @@
 /**
- * The file of the next segment, made ahead of time beside the log.
+ * The file of the next segment, made ahead of time beside the log, unless one is there: what the log
+ * does not need any more comes back as a spare file (see retired-segments.ts).
  *
  * A write into blocks that the file has already is synced without a journal entry of the file system.
  * So the file is filled with zeros, in small slices, as far behind the log as will bring it to its end
@@ -38,7 +39,9 @@ export class SpareSegment {
   private segment = 0;
   private flushes = 0;
   private position = 0;
-  /** Bytes of the file that are done; all of them once it waits for the lane. */
+  /** Files that wait for the lane. */
+  private waiting = 0;
+  /** Bytes that are done of the file being made. */
   private made = 0;
   private slice: Promise<void> | undefined;
   /** While the log writes that segment nothing more is tried. */
@@ -56,12 +59,17 @@ export class SpareSegment {
     if (place.segment !== this.segment) {
       this.segment = place.segment;
       this.flushes = 0;
-      // A finished file was taken for this segment; an unfinished one goes on for the next.
-      if (this.made >= this.options.segmentBytes) this.made = 0;
+      // It was taken for this segment.
+      if (this.waiting > 0) this.waiting--;
     }
     this.flushes++;
     this.position = place.position + place.totalLength;
     this.goOn();
+  }
+
+  /** So many files wait for the lane now. */
+  available(count: number): void {
+    this.waiting = count;
   }
 
   /** Begins nothing more; resolves when nothing is under way. */
@@ -72,7 +80,7 @@ export class SpareSegment {
 
   private goOn(): void {
     if (this.slice !== undefined || this.stopped || this.failedIn === this.segment) return;
-    if (this.made >= this.due()) return;
+    if (this.waiting > 0 || this.made >= this.due()) return;
     const { segmentBytes: fileBytes, ...base } = this.options;
     const from = this.made;
     const large = this.position / this.flushes >= LARGE_FLUSH_BYTES;
@@ -80,8 +88,9 @@ export class SpareSegment {
     this.slice = this.executor
       .run({ type: 'prefill', ...base, fileBytes, from, to, zeroed: !large })
       .then(
-        () => {
-          this.made = to;
+        (spares) => {
+          this.made = to < fileBytes ? to : 0;
+          this.waiting = spares;
         },
         (error: unknown) => {
           // The lane makes its next file itself, and fails if it cannot.

@@ -7,13 +7,21 @@ import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
 import type { Inspection, InspectTask } from './lane-inspection.js';
 import { inspectLane } from './lane-inspection.js';
-import { createSparse, removeOnFailure, sparePath, type Zeros, zeroFill } from './segment-file.js';
+import {
+  createSparse,
+  listSpares,
+  removeOnFailure,
+  segmentPath,
+  sparePath,
+  type Zeros,
+  zeroFill,
+} from './segment-file.js';
 import type { ReadTask, ReadTaskResult } from './segment-reader.js';
 import { SegmentReader } from './segment-reader.js';
 import type { ScanResult, ScanTask } from './segment-scan.js';
 import { scanSegment } from './segment-scan.js';
 
-export type StorageTask = InspectTask | ScanTask | ReadTask | PrefillTask;
+export type StorageTask = InspectTask | ScanTask | ReadTask | PrefillTask | RetireTask;
 
 export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
   ? Inspection
@@ -21,9 +29,12 @@ export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
     ? ScanResult
     : T extends ReadTask
       ? ReadTaskResult
-      : undefined;
+      : number;
 
-/** Makes a slice of the lane's spare file; the last slice gives the file its name. */
+/**
+ * Makes a slice of a spare file of the lane; the last slice gives the file its name. Answers how many
+ * spare files there are.
+ */
 export interface PrefillTask {
   readonly type: 'prefill';
   readonly directory: string;
@@ -35,6 +46,19 @@ export interface PrefillTask {
   readonly zeroed: boolean;
   readonly zeros: Zeros;
   readonly direct: boolean;
+}
+
+/**
+ * Gives up a segment that nothing needs any more: as a spare file, if it has the full length and there are
+ * not as many as wanted already. Answers how many spare files there are.
+ */
+export interface RetireTask {
+  readonly type: 'retire';
+  readonly directory: string;
+  readonly lane: number;
+  readonly sequence: number;
+  readonly segmentBytes: number;
+  readonly maxSpares: number;
 }
 
 /** A flush of the log that comes meanwhile waits for one such write. */
@@ -59,7 +83,7 @@ export class StorageTaskRunner {
     this.reader.close();
   }
 
-  private dispatch(task: StorageTask): Inspection | ScanResult | ReadTaskResult | undefined {
+  private dispatch(task: StorageTask): Inspection | ScanResult | ReadTaskResult | number {
     switch (task.type) {
       case 'inspect':
         return inspectLane(this.memory, this.disk, task);
@@ -69,12 +93,32 @@ export class StorageTaskRunner {
         return this.reader.read(task);
       case 'prefill':
         return prefill(this.memory, this.disk, task);
+      case 'retire':
+        this.reader.forget(segmentPath(task.directory, task.lane, task.sequence));
+        return retire(this.disk, task);
     }
   }
 }
 
-function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): undefined {
-  const spare = sparePath(task.directory, task.lane);
+function retire(disk: Disk, task: RetireTask): number {
+  const { directory, lane, sequence, segmentBytes } = task;
+  const path = segmentPath(directory, lane, sequence);
+  const file = disk.open(path, { access: 'read' });
+  const fileBytes = file.size();
+  file.close();
+  let spares = listSpares(disk, directory, lane).length;
+  if (fileBytes === segmentBytes && spares < task.maxSpares) {
+    disk.rename(path, sparePath(directory, lane, sequence));
+    spares++;
+  } else {
+    disk.remove(path);
+  }
+  disk.syncDirectory(directory);
+  return spares;
+}
+
+function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): number {
+  const spare = sparePath(task.directory, task.lane, 0);
   const temporary = `${spare}.tmp`;
   const { from, to, fileBytes, directory } = task;
   removeOnFailure(disk, temporary, () => {
@@ -88,4 +132,5 @@ function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): undefined {
     if (to === fileBytes) disk.rename(temporary, spare);
   });
   if (to === fileBytes) disk.syncDirectory(directory);
+  return listSpares(disk, directory, task.lane).length;
 }

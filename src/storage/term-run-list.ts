@@ -19,6 +19,10 @@ export class TermRunList {
     return this.terms[this.terms.length - 1] ?? 0;
   }
 
+  list(): TermRun[] {
+    return this.firsts.map((firstIndex, at) => ({ firstIndex, term: this.terms[at]! }));
+  }
+
   /** The log goes on from `firstIndex` with entries of these runs, the first of which may begin before. */
   append(firstIndex: LogIndex, runs: readonly TermRun[]): void {
     for (let at = 0; at < runs.length; at++) {
@@ -38,6 +42,16 @@ export class TermRunList {
       this.firsts.pop();
       this.terms.pop();
     }
+  }
+
+  /** The entries up to `index` are gone. */
+  purge(index: LogIndex): void {
+    const { firsts, terms } = this;
+    let gone = 0;
+    while (gone + 1 < firsts.length && firsts[gone + 1]! <= index + 1) gone++;
+    firsts.splice(0, gone);
+    terms.splice(0, gone);
+    if (firsts.length > 0) firsts[0] = Math.max(firsts[0]!, index + 1);
   }
 
   /** How far up to `lastIndex` entries from `firstIndex` on can be read at once. */

@@ -14,7 +14,7 @@ import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { silentLogger } from '../base/logger.js';
 import { type Scheduler, untilTime } from '../base/scheduler.js';
-import type { IoId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
+import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
@@ -24,6 +24,7 @@ import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
 import { IndexBudget } from './index-budget.js';
 import { LaneLog } from './lane-log.js';
+import type { BatchPlace } from './lane-writer.js';
 import type {
   EntriesLease,
   EntriesToStage,
@@ -35,6 +36,7 @@ import type {
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
+import { RetiredSegments } from './retired-segments.js';
 import { SegmentReads } from './segment-reads.js';
 import { SpareSegment } from './spare-segment.js';
 import type { StorageExecutor } from './storage-executor.js';
@@ -89,6 +91,9 @@ export class WalLogStore implements LogStore {
   private readonly memory: WalMemory;
   private readonly indexBudget: IndexBudget;
   private readonly spare: SpareSegment;
+  private readonly retired: RetiredSegments;
+  /** The oldest segment that a log needs; a lower bound since it was computed. */
+  private oldestSegment = 0;
   /** Set once recovery is done. */
   private segmentReads!: SegmentReads;
   private readonly groups: Map<number, GroupLog> = new Map();
@@ -141,22 +146,35 @@ export class WalLogStore implements LogStore {
     this.ring = new EntryRing(memory.ring);
     this.indexBudget = new IndexBudget(maxIndexBytes(options));
     const limits = { ...options, maxStageBytes: maxStageBytes(options) };
-    this.lane = new LaneLog(this.heap, this.ring, executor, this.scheduler, limits, {
-      flushed: (group, io) => this.events.flushed(group.id, io),
-      written: (place) => this.spare.written(place),
-      failed: (error) => this.poison(error),
-      writable: () => this.events.writable(),
-    });
-    this.spare = new SpareSegment(
-      {
-        directory: this.directory,
-        lane: LANE,
-        segmentBytes: options.segmentBytes,
-        direct: options.directIo === 'auto',
-        zeros: memory.zeros,
+    const events = {
+      flushed: (group: GroupLog, io: IoId) => this.events.flushed(group.id, io),
+      written: (place: BatchPlace, oldestSegment: number) => {
+        this.spare.written(place);
+        this.retired.written(place.segment, oldestSegment);
       },
+      shrunk: (group: GroupLog) => {
+        this.indexBudget.count(group);
+        this.oldestSegment = 0;
+      },
+      failed: (error: KeelsonError) => this.poison(error),
+      writable: () => this.events.writable(),
+    };
+    this.lane = new LaneLog(this.heap, this.ring, executor, this.scheduler, limits, events, () =>
+      this.findOldestSegment(),
+    );
+    const { segmentBytes } = options;
+    const files = { directory: this.directory, lane: LANE, segmentBytes };
+    this.spare = new SpareSegment(
+      { ...files, direct: options.directIo === 'auto', zeros: memory.zeros },
       executor,
       this.logger,
+    );
+    this.retired = new RetiredSegments(
+      files,
+      executor,
+      this.logger,
+      () => this.segmentReads.oldestSegment,
+      (count) => this.spare.available(count),
     );
     this.unpinned = () => this.lane.unpinned();
   }
@@ -209,6 +227,21 @@ export class WalLogStore implements LogStore {
     if (this.usable()) this.lane.truncateAfter(this.group(group), index, io);
   }
 
+  purge(group: number, upTo: LogId): void {
+    if (!this.usable()) return;
+    const log = this.group(group);
+    if (upTo.index <= log.purged.index) return;
+    invariant(upTo.index <= log.lastIndex, 'what is purged was in the log');
+    this.lane.purge(log, upTo);
+  }
+
+  resetLog(group: number, lastIncluded: LogId, io: IoId): void {
+    if (!this.usable()) return;
+    const log = this.group(group);
+    invariant(lastIncluded.index > log.purged.index, 'a log begins anew behind what it has purged');
+    this.lane.reset(log, lastIncluded, io);
+  }
+
   advanceIo(group: number, io: IoId): void {
     if (this.usable()) this.lane.advanceIo(this.group(group), io);
   }
@@ -227,7 +260,8 @@ export class WalLogStore implements LogStore {
     this.checkUsable();
     const log = this.group(group);
     const last = log.termRuns.lastReadable(firstIndex, Math.min(lastIndex, log.lastIndex));
-    invariant(firstIndex >= 1 && firstIndex <= last, 'entries that are read are in the log');
+    const kept = firstIndex > log.purged.index && firstIndex <= last;
+    invariant(kept, 'entries that are read are in the log');
     const lease = log.lease(this.heap, firstIndex, last, maxBytes, this.unpinned);
     if (lease !== undefined) {
       this.cacheHits++;
@@ -298,6 +332,10 @@ export class WalLogStore implements LogStore {
       executor,
       () => this.checkUsable(),
     );
+    // The first segment of this run took one, if there was any.
+    this.spare.available(Math.max(0, recovered.spares - 1));
+    this.retired.begin(recovered.segments);
+    this.retired.written(recovered.start.sequence, recovered.start.oldestSegment);
     this.logRecovery(recovered);
   }
 
@@ -307,7 +345,7 @@ export class WalLogStore implements LogStore {
       this.recoveredLogs.set(id, describeGroup(group, this.decodeMembership));
       this.lastTimes.set(id, group.lastTime);
       const { vote, committed } = checkpoint;
-      const log = new GroupLog(id, index, vote, committed, index.lastIndex);
+      const log = new GroupLog(id, index, vote, committed, checkpoint.purged);
       this.groups.set(id, log);
       this.indexBudget.count(log);
     }
@@ -324,10 +362,19 @@ export class WalLogStore implements LogStore {
     );
   }
 
+  private findOldestSegment(): number {
+    if (this.oldestSegment === 0) {
+      let oldest = this.retired.newest;
+      for (const log of this.groups.values()) oldest = Math.min(oldest, log.index.oldestSegment);
+      this.oldestSegment = oldest;
+    }
+    return this.oldestSegment;
+  }
+
   private group(id: number): GroupLog {
     let log = this.groups.get(id);
     if (log === undefined) {
-      log = new GroupLog(id, new SegmentIndex(this.heap), NO_VOTE, 0, 0);
+      log = new GroupLog(id, new SegmentIndex(this.heap), NO_VOTE, 0, NO_LOG_ID);
       this.groups.set(id, log);
     }
     return log;
@@ -340,12 +387,17 @@ export class WalLogStore implements LogStore {
     maxBytes: number,
   ): Promise<EntriesLease> {
     const lastOnDisk = Math.min(lastIndex, log.firstCached() - 1);
-    const lease = await this.segmentReads.read(log, firstIndex, lastOnDisk, maxBytes);
+    let lease: EntriesLease | undefined;
+    try {
+      lease = await this.segmentReads.read(log, firstIndex, lastOnDisk, maxBytes);
+    } finally {
+      this.retired.goOn();
+    }
     if (lease !== undefined) return lease;
-    if (firstIndex > log.lastIndex) {
+    if (firstIndex > log.lastIndex || firstIndex <= log.purged.index) {
       throw new KeelsonError(
         'KEELSON_ABORTED',
-        `Entry ${firstIndex} of group ${log.id} was truncated while it was being read.`,
+        `Entry ${firstIndex} of group ${log.id} went from the log while it was being read.`,
         { details: { group: log.id, index: firstIndex } },
       );
     }
@@ -359,7 +411,7 @@ export class WalLogStore implements LogStore {
     const untilMs = scheduler.now() + limitMs;
     const inOrder = this.lane
       .shutDown(this.groups.values())
-      .then(() => this.spare.stop())
+      .then(() => Promise.all([this.spare.stop(), this.retired.stop()]))
       .then(() => this.executor.stopLane());
     try {
       await untilTime(scheduler, untilMs - limitMs * THREADS_END_SHARE, inOrder);

@@ -73,8 +73,8 @@ export interface KeelsonExports {
   // The log index of one group: see src/wasm/log-index.ts, which is its only caller.
   /**
    * Appends the entries of consecutive blocks which stand at `pointer` and start at file position
-   * `position` of `segment`; entries of the index from their first index on are replaced. Returns
-   * the new last index; 0 when the blocks are malformed or leave a gap; -1 when there is no room,
+   * `position` of `segment`; entries of the index from their first index on are replaced, and what is
+   * purged is left out. Returns the new last index; 0 when the blocks are malformed or leave a gap; -1 when there is no room,
    * and then the descriptor says how many entries and runs the index must have room for
    * (`wantedEntries`, `wantedRuns`). Nothing is changed unless it succeeds.
    */
@@ -85,7 +85,28 @@ export interface KeelsonExports {
     segment: number,
     position: number,
   ): number;
+  /**
+   * Entries up to `lastIndex` are in the log, but not in the index: segment 0, term 0. Returns 1, or -1
+   * when there is no room, as `indexAppendBlocks` does.
+   */
+  indexSkip(descriptor: number, lastIndex: number): number;
+  /**
+   * The blocks at `pointer`, which stood from `fromPosition` on in `fromSegment`, stand in `segment` from
+   * `position` on: moves the entries that the index still has at the old place. Returns the last of
+   * them, 0 if there is none.
+   */
+  indexMoveBlocks(
+    descriptor: number,
+    pointer: number,
+    length: number,
+    fromSegment: number,
+    fromPosition: number,
+    segment: number,
+    position: number,
+  ): number;
   indexTruncateAfter(descriptor: number, lastIndex: number): void;
+  /** Forgets the entries up to `lastIndex`, which is in the index. */
+  indexPurge(descriptor: number, lastIndex: number): void;
   /**
    * From `firstIndex` up to `lastIndex` and `maxBytes` (at least one entry), writes coalesced extents
    * (see EXTENT) to `out`, at most `maxExtents`. Returns their count.
@@ -168,7 +189,7 @@ export const VERIFY_ERROR = {
 
 /**
  * State of the log index of one group: 16 bytes for an entry, in chunks, and the terms beside them as
- * runs. Slot 0 of the first chunk belongs to `firstIndex`.
+ * runs. Slot 0 of the first chunk belongs to `base`; the entries before `firstIndex` are purged.
  */
 export const INDEX_DESCRIPTOR = {
   bytes: 64,
@@ -180,8 +201,9 @@ export const INDEX_DESCRIPTOR = {
     runs: 24, // u32, pointer to TERM_RUN
     runCount: 28, // u32
     runCapacity: 32, // u32
-    wantedEntries: 36, // u32, from `firstIndex` on
+    wantedEntries: 36, // u32, from `base` on
     wantedRuns: 40, // u32
+    base: 48, // u64, at most `firstIndex`
   },
 } as const;
 

@@ -48,6 +48,8 @@ export const BATCH_FLAG = {
   cleanShutdown: 1,
   /** A vote changed: the hard states stand a second time in the last sector(s). */
   repeated: 2,
+  /** Among its blocks are records that purge or reset a log. */
+  records: 4,
 } as const;
 
 /** Header of a block. Not checksummed: its items verify alone, its lengths must add up exactly. */
@@ -86,6 +88,10 @@ export const ENTRY_KIND = {
   membership: 3,
   /** The log ends at `index`; a record, written where nothing is appended in its place. */
   truncateAfter: 128,
+  /** The entries up to `index`, which has `term`, are purged: a snapshot holds them. */
+  purge: 129,
+  /** The log begins anew behind `index`, which has `term`: a snapshot took its place. */
+  reset: 130,
 } as const;
 
 /** Term, vote and commit of one group; verifies alone. */
@@ -117,7 +123,7 @@ export const SEGMENT = {
   offset: {
     magic: 0, // u32
     version: 4, // u16
-    reserved: 6, // u16, zero
+    flags: 6, // u16, see SEGMENT_FLAG
     lane: 8, // u32
     groups: 12, // u32, count of the checkpoint's records
     sequence: 16, // u64, of the segment in its lane, from 1
@@ -126,9 +132,15 @@ export const SEGMENT = {
     prevEnd: 40, // u64, LSN at which the previous segment ended: bytes beyond it there are dead
     fileBytes: 48, // u64
     dataStart: 56, // u64, position of the first batch: behind the checkpoint, on a sector boundary
-    // 64..119 zero
+    oldest: 64, // u64, sequence of the oldest segment that is needed: those before it may be gone
+    // 72..119 zero
     headerChecksum: 120, // u64, XXH3-64 of [0, 120)
   },
+} as const;
+
+export const SEGMENT_FLAG = {
+  /** The file was a segment before: behind the batches stand bytes of that use, not zeros. */
+  recycled: 1,
 } as const;
 
 /** State of one group after all earlier batches of the lane; verifies alone. */

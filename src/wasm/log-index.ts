@@ -3,8 +3,8 @@
  * a run for each change of term. All questions cost one crossing into WASM, however many entries they
  * are about.
  *
- * The index grows by chunks and gives chunks that truncation emptied back to the heap. One thread
- * owns it: the one that created the heap.
+ * The index grows by chunks and gives chunks that truncation or purge emptied back to the heap. One
+ * thread owns it: the one that created the heap.
  */
 import { invariant } from '../base/assert.js';
 import {
@@ -15,6 +15,8 @@ import {
   type KeelsonExports,
   TERM_RUN,
 } from './abi.js';
+import { BLOCK } from './layout.js';
+import { SegmentRuns } from './segment-runs.js';
 import type { SharedHeap } from './shared-heap.js';
 
 const CHUNK_BYTES = INDEX_CHUNK_ENTRIES * INDEX_ENTRY.bytes;
@@ -38,6 +40,13 @@ export interface IndexExtent {
   readonly payloadLength: number;
 }
 
+/** Where a block begins. */
+export interface EntriesPlace {
+  readonly segment: number;
+  /** In the file. */
+  readonly position: number;
+}
+
 export class LogIndex {
   private readonly heap: SharedHeap;
   private readonly exports: KeelsonExports;
@@ -48,6 +57,9 @@ export class LogIndex {
   private directoryBytes: number = MIN_TABLE_BYTES;
   private runs: number;
   private runsBytes: number = MIN_TABLE_BYTES;
+  private readonly segments: SegmentRuns = new SegmentRuns();
+  /** The entry of the first slot; those from there to `first` are purged. */
+  private base: number;
   private first: number;
   private last: number;
 
@@ -59,13 +71,11 @@ export class LogIndex {
     this.extents = heap.allocate(MAX_EXTENTS * EXTENT.bytes);
     this.directory = heap.allocate(this.directoryBytes);
     this.runs = heap.allocate(this.runsBytes);
+    heap.bytes.fill(0, this.descriptor, this.descriptor + INDEX_DESCRIPTOR.bytes);
+    this.base = firstIndex;
     this.first = firstIndex;
     this.last = firstIndex - 1;
-    heap.bytes.fill(0, this.descriptor, this.descriptor + INDEX_DESCRIPTOR.bytes);
-    const offset = INDEX_DESCRIPTOR.offset;
-    heap.view.setBigUint64(this.descriptor + offset.firstIndex, BigInt(firstIndex), true);
-    heap.view.setBigUint64(this.descriptor + offset.nextIndex, BigInt(firstIndex), true);
-    this.publishTables();
+    this.begin(firstIndex);
   }
 
   /** The first entry that is, or will be, in the index. */
@@ -76,6 +86,11 @@ export class LogIndex {
   /** `firstIndex - 1` when the index is empty. */
   get lastIndex(): number {
     return this.last;
+  }
+
+  /** The lowest segment that an entry stands in; Infinity when the index is empty. */
+  get oldestSegment(): number {
+    return this.segments.oldest;
   }
 
   /** Bytes of the heap that the index holds. */
@@ -90,10 +105,12 @@ export class LogIndex {
 
   /**
    * Bytes of the heap that the index would have taken once it held entries up to `lastIndex` and so
-   * many runs, the tables that it outgrows on the way included.
+   * many runs, the tables that it outgrows on the way included; its first entry would be `firstIndex`,
+   * unless it has come further.
    */
-  bytesWith(lastIndex: number, runs: number): number {
-    const wanted = Math.ceil((lastIndex + 1 - this.first) / INDEX_CHUNK_ENTRIES);
+  bytesWith(lastIndex: number, runs: number, firstIndex: number): number {
+    const base = Math.max(this.base, firstIndex);
+    const wanted = Math.ceil(Math.max(0, lastIndex + 1 - base) / INDEX_CHUNK_ENTRIES);
     const chunks = Math.max(this.chunks.length, wanted);
     const directory = Math.max(this.directoryBytes, tableBytes(chunks * POINTER_BYTES));
     const table = Math.max(this.runsBytes, tableBytes(runs * TERM_RUN.bytes));
@@ -104,7 +121,8 @@ export class LogIndex {
   /**
    * Adds the entries of verified, consecutive blocks which stand at `pointer` in the shared memory
    * and from `position` on in the file of `segment`. Entries that the index has from their first
-   * index on are replaced; all behind are forgotten. Returns the new last index.
+   * index on are replaced; all behind are forgotten. What is purged is left out. Returns the new last
+   * index.
    * @throws KeelsonError KEELSON_OVERLOADED when the heap has no room; nothing is changed then.
    */
   appendBlocks(pointer: number, length: number, segment: number, position: number): number {
@@ -115,7 +133,44 @@ export class LogIndex {
     }
     invariant(last > 0, 'blocks for the index are whole, consecutive and leave no gap');
     this.last = last;
+    const { view } = this.heap;
+    const first = Number(view.getBigUint64(pointer + BLOCK.offset.firstIndex, true));
+    if (last >= this.first) this.segments.append(Math.max(first, this.first), segment);
+    else this.segments.clear();
     return last;
+  }
+
+  /**
+   * The log has entries up to `index` of which nothing is known yet: segment 0, term 0.
+   * @throws KeelsonError KEELSON_OVERLOADED when the heap has no room; nothing is changed then.
+   */
+  skip(index: number): void {
+    if (index <= this.last) return;
+    if (this.exports.indexSkip(this.descriptor, index) < 0) {
+      this.makeRoom();
+      this.exports.indexSkip(this.descriptor, index);
+    }
+    this.segments.append(this.last + 1, 0);
+    this.last = index;
+  }
+
+  /**
+   * The blocks at `pointer` stood in one place and stand in another now: moves those of their entries
+   * that the index has at the old place.
+   */
+  moveBlocks(pointer: number, length: number, from: EntriesPlace, to: EntriesPlace): void {
+    const last = this.exports.indexMoveBlocks(
+      this.descriptor,
+      pointer,
+      length,
+      from.segment,
+      from.position,
+      to.segment,
+      to.position,
+    );
+    if (last === 0) return;
+    const first = Number(this.heap.view.getBigUint64(pointer + BLOCK.offset.firstIndex, true));
+    this.segments.move(Math.max(first, this.first), last, to.segment, this.last);
   }
 
   /** Forgets all entries behind `index`. */
@@ -124,9 +179,39 @@ export class LogIndex {
     const last = Math.max(index, this.first - 1);
     this.exports.indexTruncateAfter(this.descriptor, last);
     this.last = last;
-    const needed = Math.ceil((last + 1 - this.first) / INDEX_CHUNK_ENTRIES);
+    this.segments.truncateAfter(last);
+    const needed = Math.ceil((last + 1 - this.base) / INDEX_CHUNK_ENTRIES);
     while (this.chunks.length > needed) this.heap.release(this.chunks.pop()!, CHUNK_BYTES);
     this.publishTables();
+  }
+
+  /** Forgets all entries up to `index`; what comes next has `index + 1` when none is left. */
+  purge(index: number): void {
+    if (index < this.first) return;
+    if (index >= this.last) {
+      this.reset(index);
+      return;
+    }
+    this.exports.indexPurge(this.descriptor, index);
+    this.first = index + 1;
+    this.segments.purge(index);
+    const emptied = Math.floor((this.first - this.base) / INDEX_CHUNK_ENTRIES);
+    if (emptied === 0) return;
+    for (const chunk of this.chunks.splice(0, emptied)) this.heap.release(chunk, CHUNK_BYTES);
+    const end = this.directory + (emptied + this.chunks.length) * POINTER_BYTES;
+    this.heap.bytes.copyWithin(this.directory, this.directory + emptied * POINTER_BYTES, end);
+    this.base += emptied * INDEX_CHUNK_ENTRIES;
+    this.publishTables();
+  }
+
+  /** Forgets all entries; what comes next has `index + 1`. */
+  reset(index: number): void {
+    for (const chunk of this.chunks.splice(0)) this.heap.release(chunk, CHUNK_BYTES);
+    this.segments.clear();
+    this.base = index + 1;
+    this.first = index + 1;
+    this.last = index;
+    this.begin(this.first);
   }
 
   /** Term of an entry; 0 when the index does not have it. */
@@ -198,6 +283,15 @@ export class LogIndex {
     this.heap.release(this.descriptor, INDEX_DESCRIPTOR.bytes);
   }
 
+  private begin(firstIndex: number): void {
+    const { offset } = INDEX_DESCRIPTOR;
+    const { view } = this.heap;
+    view.setBigUint64(this.descriptor + offset.firstIndex, BigInt(firstIndex), true);
+    view.setBigUint64(this.descriptor + offset.nextIndex, BigInt(firstIndex), true);
+    view.setUint32(this.descriptor + offset.runCount, 0, true);
+    this.publishTables();
+  }
+
   private callAppend(pointer: number, length: number, segment: number, position: number): number {
     return this.exports.indexAppendBlocks(this.descriptor, pointer, length, segment, position);
   }
@@ -246,6 +340,7 @@ export class LogIndex {
   private publishTables(): void {
     const offset = INDEX_DESCRIPTOR.offset;
     const view = this.heap.view;
+    view.setBigUint64(this.descriptor + offset.base, BigInt(this.base), true);
     view.setUint32(this.descriptor + offset.directory, this.directory, true);
     view.setUint32(this.descriptor + offset.chunks, this.chunks.length, true);
     view.setUint32(this.descriptor + offset.runs, this.runs, true);

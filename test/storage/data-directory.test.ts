@@ -44,7 +44,10 @@ describe('a data directory', () => {
     await log.store.close();
     removeLog(disk);
     await expect(open(disk)).rejects.toMatchObject(corrupt('/data has lost its log', 'Restore'));
-    const file = disk.open(`${DIRECTORY}/wal/lane-0-spare`, { access: 'write', create: true });
+    const file = disk.open(`${DIRECTORY}/wal/lane-0-spare-0000000000`, {
+      access: 'write',
+      create: true,
+    });
     file.close();
     await expect(open(disk)).rejects.toMatchObject(corrupt('has lost its log'));
     const bare = newDisk();

@@ -4,7 +4,13 @@
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { SeededRandom } from '../../dist/base/random.js';
-import type { IoId, Membership, RecoveredLog } from '../../dist/engine/types.js';
+import {
+  type IoId,
+  type LogId,
+  type Membership,
+  NO_LOG_ID,
+  type RecoveredLog,
+} from '../../dist/engine/types.js';
 import type { LogStore, LogStoreEvents } from '../../dist/storage/log-store.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../../dist/wasm/layout.js';
 
@@ -82,6 +88,8 @@ export class LogDriver {
   sequence = 0;
   term = 1;
   time = 1000;
+  /** Of the entry before the first one kept. */
+  purged: LogId = NO_LOG_ID;
 
   constructor(store: LogStore, group: number, model: DecodedEntry[] = []) {
     this.store = store;
@@ -123,6 +131,24 @@ export class LogDriver {
     return io;
   }
 
+  purge(index: number): void {
+    this.purged = { index, term: this.model[index - 1]!.term };
+    this.store.purge(this.group, this.purged);
+  }
+
+  /** Begins anew behind an entry that was never in the log; the model keeps its place. */
+  reset(index: number): IoId {
+    this.purged = { index, term: this.term };
+    const { term, time } = this;
+    this.model.length = 0;
+    for (let gone = 1; gone <= index; gone++) {
+      this.model.push({ index: gone, term, time, kind: ENTRY_KIND.blank, payload: '' });
+    }
+    const io = this.io();
+    this.store.resetLog(this.group, this.purged, io);
+    return io;
+  }
+
   async durable(io: IoId): Promise<void> {
     await until(() => (this.flushed.at(-1)?.sequence ?? 0) >= io.sequence, 'the I/O is flushed');
   }
@@ -140,28 +166,29 @@ export class LogDriver {
   }
 
   async expectWhole(context = ''): Promise<void> {
-    if (this.lastIndex === 0) return;
+    const { index: purged } = this.purged;
     const entries: DecodedEntry[] = [];
-    while (entries.length < this.lastIndex) {
-      entries.push(...(await this.read(entries.length + 1, this.lastIndex)));
+    while (purged + entries.length < this.lastIndex) {
+      entries.push(...(await this.read(purged + entries.length + 1, this.lastIndex)));
     }
-    expect(entries, context).toEqual(this.model);
+    expect(entries, context).toEqual(this.model.slice(purged));
   }
 
   expectRecovered(found: RecoveredLog, context = ''): void {
-    const runs = this.model.filter((entry, place) => entry.term !== this.model[place - 1]?.term);
+    const kept = this.model.slice(this.purged.index);
+    const runs = kept.filter((entry, place) => entry.term !== kept[place - 1]?.term);
     expect(found.lastIndex, context).toBe(this.lastIndex);
     expect(found.termRuns, context).toEqual(
       runs.map(({ index, term }) => ({ firstIndex: index, term })),
     );
-    const memberships = this.model.filter(({ kind }) => kind === ENTRY_KIND.membership);
+    const memberships = kept.filter(({ kind }) => kind === ENTRY_KIND.membership);
     expect(found.memberships, context).toEqual(
       memberships.map(({ index, payload }) => ({
         index,
         membership: decodeTestMembership(Buffer.from(payload, 'hex')),
       })),
     );
-    expect(found.purged, context).toEqual({ term: 0, index: 0 });
+    expect(found.purged, context).toEqual(this.purged);
   }
 }
 
@@ -220,6 +247,7 @@ export function describeLogStore(
       const found = store.recovered(driver.group);
       const next = drive(store, driver.group, driver.model);
       next.term = driver.term;
+      next.purged = driver.purged;
       return { next, found };
     }
 
@@ -589,17 +617,79 @@ export function describeLogStore(
       await driver.expectWhole();
     });
 
+    test('a purged log begins behind the purge, now and after a restart', async () => {
+      const driver = await openDriver();
+      driver.append(bytes(1, 2, 3, 4));
+      const payload = new TextEncoder().encode('{"configs":[[1]],"learners":[],"addresses":{}}');
+      driver.append([payload], 5, ENTRY_KIND.membership);
+      driver.term = 3;
+      await driver.durable(driver.append(bytes(5, 6, 7)));
+      const lease = await driver.store.read(0, 1, 8, 1 << 20);
+      const before = Buffer.concat(lease.parts);
+      driver.purge(3);
+      driver.purge(6);
+      driver.store.purge(0, { index: 2, term: 1 });
+      await driver.expectWhole('at once');
+      expect(() => driver.store.read(0, 6, 8, 1 << 20)).toThrow();
+      const { next, found } = await reopen(driver);
+      expect(Buffer.concat(lease.parts).equals(before)).toBe(true);
+      lease.release();
+      next.expectRecovered(found);
+      expect(found.termRuns).toEqual([{ firstIndex: 7, term: 3 }]);
+      await next.expectWhole('after a restart');
+      next.append(bytes(8));
+      next.purge(9);
+      const last = await reopen(next);
+      last.next.expectRecovered(last.found, 'with nothing left');
+      last.next.append(bytes(1, 1));
+      await last.next.expectWhole('behind it');
+    });
+
+    test('a log that was reset begins anew, whatever was in it', async () => {
+      for (const [entries, index] of [
+        [0, 10],
+        [5, 3],
+        [5, 5],
+        [5, 20],
+      ] as const) {
+        const context = `${entries} entries, reset to ${index}`;
+        fixture = await makeFixture();
+        let driver = await openDriver();
+        if (entries > 0) driver.append(bytes(...Array<number>(entries).fill(9)));
+        driver.term = 4;
+        await driver.durable(driver.reset(index));
+        driver = await reopen(driver).then(({ next, found }) => {
+          next.expectRecovered(found, context);
+          return next;
+        });
+        driver.append(bytes(3, 4));
+        await driver.expectWhole(context);
+        driver.reset(index + 1);
+        driver.append(bytes(5));
+        await driver.expectWhole(`${context}, once more`);
+        const { next, found } = await reopen(driver);
+        next.expectRecovered(found, context);
+        await next.expectWhole(context);
+      }
+    });
+
     test('random writes, cuts and restarts leave what the model has', async () => {
       const seed = 41;
       const random = new SeededRandom(seed);
       let driver = await openDriver();
       for (let round = 0; round < 250; round++) {
         const context = `seed ${seed} round ${round}`;
-        if (random.chance(0.15) && driver.lastIndex > 0) {
-          driver.truncateAfter(random.integer(driver.lastIndex));
+        const kept = driver.lastIndex - driver.purged.index;
+        if (random.chance(0.15) && kept > 0) {
+          driver.truncateAfter(driver.purged.index + random.integer(kept));
+        } else if (random.chance(0.1) && kept > 0) {
+          driver.purge(driver.purged.index + 1 + random.integer(kept));
+        } else if (random.chance(0.02)) {
+          driver.term++;
+          driver.reset(driver.purged.index + 1 + random.integer(kept + 5));
         } else {
           if (random.chance(0.2)) driver.term++;
-          const back = random.chance(0.2) ? random.integer(Math.min(6, driver.lastIndex + 1)) : 0;
+          const back = random.chance(0.2) ? random.integer(Math.min(6, kept + 1)) : 0;
           if (back > 0) driver.term++;
           const count = 1 + random.integer(6);
           const payloads = Array.from({ length: count }, () => bytes(random.integer(300))[0]!);

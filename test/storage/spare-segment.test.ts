@@ -16,7 +16,7 @@ import { MIB, openLog, segmentFile, texts } from './wal-support.js';
 
 const KIB = 1024;
 const SEGMENT_BYTES = 4 * MIB;
-const SPARE = '/wal/lane-0-spare';
+const SPARE = '/wal/lane-0-spare-0000000000';
 
 /** A log that only tells where its batches stand, and the disk on which the file is made. */
 class Bench {
@@ -156,7 +156,7 @@ describe('the disk on which the next segment is made', () => {
         const failed = operation === 'extend' || operation === 'rename' ? nth === 1 : true;
         expect(bench.warnings.length, `${operation} ${nth}`).toBe(failed ? 1 : 0);
         expect(bench.disk.list('/wal'), `${operation} ${nth}`).toEqual(
-          failed ? [] : ['lane-0-spare'],
+          failed ? [] : ['lane-0-spare-0000000000'],
         );
       }
     }

@@ -178,7 +178,8 @@ describe('recovery of the write-ahead log', () => {
         const context = `power lost at sync ${nth}, ${recovery}`;
         let disk = new MemoryDisk({ allowDirect: false });
         const log = await openLog(disk);
-        while (!disk.exists('/data/wal/lane-0-spare')) await log.durable(log.append(texts(1)));
+        while (!disk.exists('/data/wal/lane-0-spare-0000000000'))
+          await log.durable(log.append(texts(1)));
         const acknowledged = log.lastIndex;
         // Killed before the sync returned: the next start finds the batch in the page cache.
         disk.ignoreDataSync = true;

@@ -1,7 +1,7 @@
 /** What the tests of the write-ahead log share: a store, its I/O ids, and a wait for durability. */
 import type { KeelsonError } from '../../dist/base/errors.js';
 import { SystemScheduler } from '../../dist/base/system-scheduler.js';
-import type { IoId, Vote } from '../../dist/engine/types.js';
+import { type IoId, type LogId, NO_LOG_ID, type Vote } from '../../dist/engine/types.js';
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
 import type { EntriesLease } from '../../dist/storage/log-store.js';
 import type { MemoryDisk } from '../../dist/storage/memory-disk.js';
@@ -60,6 +60,7 @@ export async function openLog(disk: MemoryDisk, options: OpenOptions = {}): Prom
     },
   );
   log.lastIndex = log.store.recovered(0).lastIndex;
+  log.purged = log.store.recovered(0).purged;
   return log;
 }
 
@@ -67,6 +68,8 @@ export async function openLog(disk: MemoryDisk, options: OpenOptions = {}): Prom
 export class TestLog {
   store!: WalLogStore;
   lastIndex = 0;
+  /** Of the entry before the first one kept in group 0. */
+  purged: LogId = NO_LOG_ID;
   failure: KeelsonError | undefined;
   writableCalls = 0;
   readonly flushedIos: { group: number; io: IoId }[] = [];
@@ -130,6 +133,11 @@ export class TestLog {
     this.store.truncateAfter(group, index, io);
     this.lastIndex = index;
     return io;
+  }
+
+  purge(index: number, term = 1): void {
+    this.purged = { index, term };
+    this.store.purge(0, this.purged);
   }
 
   durable(io: IoId, group = 0): Promise<void> {

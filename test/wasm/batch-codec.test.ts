@@ -160,7 +160,7 @@ describe('sealBatch', () => {
     expect(() =>
       codec.sealBatch(bench.region, bench.regionBytes, { ...batch, blocksLength: 0xffffffff }),
     ).toThrow('fits the room');
-    expect(() => codec.sealBatch(bench.region, bench.regionBytes, { ...batch, flags: 4 })).toThrow(
+    expect(() => codec.sealBatch(bench.region, bench.regionBytes, { ...batch, flags: 8 })).toThrow(
       'known flags',
     );
   });
@@ -226,7 +226,7 @@ describe('verifyBatch', () => {
       return verify(bench, length);
     };
     expect(change(BATCH.offset.version, 2)).toBe('version');
-    expect(change(BATCH.offset.flags - 2, BATCH.version | (4 << 16))).toBe('reserved');
+    expect(change(BATCH.offset.flags - 2, BATCH.version | (8 << 16))).toBe('reserved');
     expect(change(BATCH.offset.reserved, 1)).toBe('reserved');
     expect(change(72, 1)).toBe('reserved');
     expect(change(116, 1)).toBe('reserved');
