@@ -3,6 +3,9 @@
  * next entry when its last one is durable. Beside it, alternating in the same run, a bare
  * write + fdatasync loop over a zero-filled file in the same directory with the payload bytes that
  * one flush of the store carried, and another with 256 KiB.
+ *
+ * The log is purged as it grows, as behind snapshots, and measured once it uses its segments again: that
+ * is how it goes on for ever, and the bare loop overwrites its file as well.
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -23,6 +26,7 @@ const MIB = 1024 * 1024;
 const RAW_FIXED_BYTES = 256 * 1024;
 const SLICE_MS = 500;
 const MAX_WRITERS = 65_536;
+const MAX_WARM_UP_MS = 10_000;
 /** What one turn brought goes to the store in blocks of at most so many entries. */
 const MAX_BLOCK_ENTRIES = 512;
 const TERM = 1;
@@ -34,6 +38,8 @@ interface Options {
   readonly seconds: number;
   readonly directory: string;
   readonly json: boolean;
+  /** Entries that a purge leaves in the log; 0: it is never purged. */
+  readonly keepEntries: number;
   readonly store: Omit<WalLogStoreOptions, 'directory'>;
 }
 
@@ -44,6 +50,8 @@ class Load {
   running = false;
   latency = new LatencySamples();
   private readonly payload: Uint8Array;
+  private readonly keepEntries: number;
+  private purgedUpTo = 0;
   /** One slot for each writer: a larger ring would keep answered promises alive and out of the cache. */
   private readonly mask: number;
   private readonly resolvers: ((() => void) | undefined)[];
@@ -58,7 +66,8 @@ class Load {
   private scheduled = false;
   private failure: Error | undefined;
 
-  constructor(entrySize: number, writers: number) {
+  constructor(entrySize: number, writers: number, keepEntries: number) {
+    this.keepEntries = keepEntries;
     this.payload = new Uint8Array(entrySize).fill(0xa5);
     const slots = 2 ** Math.ceil(Math.log2(writers));
     this.mask = slots - 1;
@@ -90,6 +99,7 @@ class Load {
     }
     this.entries += io.logId.index - this.flushedUpTo;
     this.flushedUpTo = io.logId.index;
+    this.purge();
   }
 
   failed(error: Error): void {
@@ -99,6 +109,14 @@ class Load {
   }
 
   writable(): void {}
+
+  /** Half of what is kept at once. */
+  private purge(): void {
+    const { keepEntries, flushedUpTo, purgedUpTo } = this;
+    if (keepEntries === 0 || flushedUpTo - purgedUpTo < keepEntries * 1.5) return;
+    this.purgedUpTo = flushedUpTo - keepEntries;
+    this.store.purge(0, { term: TERM, index: this.purgedUpTo });
+  }
 
   private async writer(): Promise<void> {
     while (this.running) await this.write();
@@ -153,12 +171,25 @@ export async function run(argv: string[]): Promise<void> {
   }
 }
 
+/** Until segments are used again, if they will be soon. */
+async function warmUp(load: Load, { concurrency, keepEntries }: Options): Promise<void> {
+  const until = performance.now() + MAX_WARM_UP_MS;
+  do await load.run(concurrency, SLICE_MS);
+  while (
+    keepEntries > 0 &&
+    load.store.metrics().retiredSegments === 0 &&
+    performance.now() < until
+  );
+}
+
 async function measure(options: Options, directory: string): Promise<void> {
-  const { entrySize, concurrency, seconds, json } = options;
+  const { entrySize, concurrency, seconds, json, keepEntries } = options;
   const found = environment(directory);
   printEnvironment(found);
-  console.log(`log: ${JSON.stringify({ entrySize, concurrency, seconds, ...options.store })}`);
-  const load = new Load(entrySize, concurrency);
+  console.log(
+    `log: ${JSON.stringify({ entrySize, concurrency, seconds, keepEntries, ...options.store })}`,
+  );
+  const load = new Load(entrySize, concurrency, keepEntries);
   const heap = SharedHeap.create({ maximumBytes: 1024 * MIB });
   load.store = await WalLogStore.open(
     { directory, ...options.store },
@@ -171,7 +202,7 @@ async function measure(options: Options, directory: string): Promise<void> {
   );
   const raw = new RawLoop(join(directory, 'raw'));
   const rawFixed = new RawLoop(join(directory, 'raw-fixed'));
-  await load.run(concurrency, SLICE_MS);
+  await warmUp(load, options);
   load.entries = 0;
   load.latency = new LatencySamples();
   const before = load.store.metrics();
@@ -201,6 +232,8 @@ async function measure(options: Options, directory: string): Promise<void> {
     entrySize,
     concurrency,
     seconds,
+    keepEntries,
+    retiredSegments: load.store.metrics().retiredSegments,
     entriesPerSecond: Math.round(load.entries / elapsed),
     bytesPerSecond,
     flushesPerSecond: Math.round(flushes / elapsed),
@@ -274,6 +307,7 @@ function parse(argv: string[]): Options {
       'max-queued-batches': { type: 'string', default: '2' },
       'max-batch-entries': { type: 'string', default: '65536' },
       'linger-micros': { type: 'string', default: '0' },
+      'keep-entries': { type: 'string', default: '100000' },
       'direct-io': { type: 'string', default: 'auto' },
       json: { type: 'boolean', default: false },
     },
@@ -289,6 +323,7 @@ function parse(argv: string[]): Options {
     seconds: numberOption('seconds', values.seconds, 0.1, 3600),
     directory: resolve(values.directory),
     json: values.json,
+    keepEntries: integerOption('keep-entries', values['keep-entries'], 0, 1e9),
     store: {
       segmentBytes,
       ringBytes: 64 * MIB,

@@ -128,4 +128,6 @@ export interface LogStoreMetrics {
   readonly ringUsedBytes: number;
   readonly cacheHits: number;
   readonly cacheMisses: number;
+  /** Segment files that were needed no more and given up, to be used again or removed. */
+  readonly retiredSegments: number;
 }

@@ -274,6 +274,7 @@ export class MemoryLogStore implements LogStore {
       ringUsedBytes: memoryBytes,
       cacheHits: this.reads,
       cacheMisses: 0,
+      retiredSegments: 0,
     };
   }
 

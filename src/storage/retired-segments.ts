@@ -20,6 +20,8 @@ export interface RetiredSegmentsOptions {
 }
 
 export class RetiredSegments {
+  /** How many were given up. */
+  retired = 0;
   private readonly options: RetiredSegmentsOptions;
   private readonly executor: StorageExecutor;
   private readonly logger: Logger;
@@ -76,6 +78,7 @@ export class RetiredSegments {
       .then(
         (spares) => {
           this.files.shift();
+          this.retired++;
           this.spares(spares);
         },
         (error: unknown) => {

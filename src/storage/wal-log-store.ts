@@ -287,6 +287,7 @@ export class WalLogStore implements LogStore {
       ringUsedBytes: ring.usedBytes(),
       cacheHits: this.cacheHits,
       cacheMisses: this.cacheMisses,
+      retiredSegments: this.retired.retired,
     };
   }
 
