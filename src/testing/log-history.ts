@@ -4,19 +4,26 @@
  * was submitted, in that order.
  */
 import assert from 'node:assert/strict';
-import type { IoId, RecoveredLog, Vote } from '../engine/types.js';
-import { NO_VOTE } from '../engine/types.js';
+import type { IoId, LogId, RecoveredLog, Vote } from '../engine/types.js';
+import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import type { LogStore } from '../storage/log-store.js';
 import { type LogEntry, readEntries } from './log-blocks.js';
 
 export interface LogState {
+  /** The entry before the first one kept. */
+  readonly purged: LogId;
+  /** Those that are kept. */
   readonly entries: readonly LogEntry[];
   readonly vote: Vote;
   /** The highest commit that was recorded with it. */
   readonly committed: number;
 }
 
-const EMPTY: LogState = { entries: [], vote: NO_VOTE, committed: 0 };
+const EMPTY: LogState = { purged: NO_LOG_ID, entries: [], vote: NO_VOTE, committed: 0 };
+
+export function lastIndexOf({ purged, entries }: LogState): number {
+  return purged.index + entries.length;
+}
 
 export class LogHistory {
   readonly group: number;
@@ -40,15 +47,22 @@ export class LogHistory {
   }
 
   /** The I/O leads to that state. */
-  submitted(io: IoId, entries: readonly LogEntry[]): void {
-    const { vote, committed } = this.last;
-    const recorded = Math.min(this.committed, entries.length);
+  submitted(io: IoId, entries: readonly LogEntry[], purged: LogId = this.last.purged): void {
+    const { vote } = this.last;
     this.placeOf.set(io.sequence, this.states.length);
-    this.states.push({
-      entries,
-      vote: isHigherVote(io.vote, vote) ? io.vote : vote,
-      committed: Math.max(committed, recorded),
-    });
+    this.add(entries, purged, isHigherVote(io.vote, vote) ? io.vote : vote);
+  }
+
+  /** Entries up to that one go, in order with the I/O, but nobody is told when. */
+  purged(upTo: LogId): void {
+    const { entries, purged, vote } = this.last;
+    this.add(entries.slice(upTo.index - purged.index), upTo, vote);
+  }
+
+  private add(entries: readonly LogEntry[], purged: LogId, vote: Vote): void {
+    const recorded = Math.min(this.committed, purged.index + entries.length);
+    const committed = Math.max(this.last.committed, recorded);
+    this.states.push({ purged, entries, vote, committed });
   }
 
   flushed(io: IoId): void {
@@ -67,11 +81,13 @@ export class LogHistory {
   async check(store: LogStore): Promise<LogState> {
     const { group, states, acknowledged } = this;
     const found = store.recovered(group);
-    const entries = await readEntries(store, group, 1, found.lastIndex);
+    const { purged } = found;
+    const entries = await readEntries(store, group, purged.index + 1, found.lastIndex);
     const allowed = states.slice(acknowledged);
-    if (!allowed.some((state) => sameEntries(state.entries, entries))) {
-      throw new assert.AssertionError({ message: this.explain(entries) });
-    }
+    const isOne = allowed.some(
+      (state) => samePurge(state.purged, purged) && sameEntries(state.entries, entries),
+    );
+    if (!isOne) throw new assert.AssertionError({ message: this.explain(purged, entries) });
     assert.deepEqual(found.termRuns, termRunsOf(entries), `group ${group}: the runs of terms`);
     assert.ok(
       allowed.some(({ vote }) => sameVote(vote, found.vote)),
@@ -79,7 +95,7 @@ export class LogHistory {
         `${JSON.stringify(this.lastAcknowledged.vote)} was acknowledged`,
     );
     this.checkCommitted(found);
-    return { entries, vote: found.vote, committed: found.committed };
+    return { purged, entries, vote: found.vote, committed: found.committed };
   }
 
   /** The history goes on from what a reopened store has shown: it must not forget that any more. */
@@ -100,13 +116,17 @@ export class LogHistory {
     );
   }
 
-  private explain(found: readonly LogEntry[]): string {
-    const { entries } = this.lastAcknowledged;
-    const at = entries.findIndex((entry, place) => !sameEntry(entry, found[place]));
+  private explain(foundPurged: LogId, found: readonly LogEntry[]): string {
+    const { entries, purged } = this.lastAcknowledged;
+    const foundFrom = foundPurged.index - purged.index;
+    const at = entries.findIndex(
+      (entry, place) => place >= foundFrom && !sameEntry(entry, found[place - foundFrom]),
+    );
     const first = at < 0 ? entries.length : at;
     return (
-      `group ${this.group}: ${entries.length} entries were acknowledged, ${found.length} found; they ` +
-      `part at index ${first + 1}: ${show(entries[first])} was acknowledged, ${show(found[first])} found`
+      `group ${this.group}: ${entries.length} entries behind ${purged.index} were acknowledged, ` +
+      `${found.length} behind ${foundPurged.index} found; they part at index ${purged.index + first + 1}: ` +
+      `${show(entries[first])} was acknowledged, ${show(found[first - foundFrom])} found`
     );
   }
 }
@@ -126,6 +146,10 @@ function sameVote(left: Vote, right: Vote): boolean {
   return (
     left.term === right.term && left.nodeId === right.nodeId && left.committed === right.committed
   );
+}
+
+function samePurge(left: LogId, right: LogId): boolean {
+  return left.index === right.index && left.term === right.term;
 }
 
 function sameEntries(left: readonly LogEntry[], right: readonly LogEntry[]): boolean {

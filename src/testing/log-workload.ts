@@ -5,11 +5,11 @@
  */
 import type { KeelsonError } from '../base/errors.js';
 import { SeededRandom } from '../base/random.js';
-import type { IoId, Vote } from '../engine/types.js';
+import type { IoId, LogId, Vote } from '../engine/types.js';
 import type { LogStore, LogStoreEvents } from '../storage/log-store.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import type { LogEntry } from './log-blocks.js';
-import { LogHistory } from './log-history.js';
+import { LogHistory, lastIndexOf } from './log-history.js';
 
 export type LogStep =
   /** Appends entries; with `back`, over so many that are there, in a new term. */
@@ -24,6 +24,10 @@ export type LogStep =
   | { readonly do: 'vote'; readonly group: number }
   /** Cuts so many entries off. */
   | { readonly do: 'truncate'; readonly group: number; readonly entries: number }
+  /** Gives up what is committed, but for so many of the last entries. */
+  | { readonly do: 'purge'; readonly group: number; readonly keep: number }
+  /** Begins the log anew, so many entries behind its end or, when negative, before it. */
+  | { readonly do: 'reset'; readonly group: number; readonly ahead: number }
   /** Tells that all is committed that is durable, recorded with what comes next. */
   | { readonly do: 'commit'; readonly group: number }
   /** Until everything is durable. */
@@ -72,6 +76,10 @@ export class LogWorkload {
         return this.vote(step.group);
       case 'truncate':
         return this.truncate(step.group, step.entries);
+      case 'purge':
+        return this.purge(step.group, step.keep);
+      case 'reset':
+        return this.reset(step.group, step.ahead);
       case 'commit':
         return this.commit(step.group);
       case 'wait':
@@ -98,12 +106,13 @@ export class LogWorkload {
   }
 
   private append(group: number, count: number, bytes: number, back: number): void {
-    const { entries } = this.history(group).last;
-    const firstIndex = Math.max(1, entries.length + 1 - back);
+    const { last } = this.history(group);
+    const { entries, purged } = last;
+    const firstIndex = Math.max(purged.index + 1, lastIndexOf(last) + 1 - back);
     if (back > 0) this.nextTerm(group);
     const term = this.term(group);
     this.time++;
-    const kept = entries.slice(0, firstIndex - 1);
+    const kept = entries.slice(0, firstIndex - 1 - purged.index);
     const added: LogEntry[] = [];
     for (let place = 0; place < count; place++) {
       const index = firstIndex + place;
@@ -134,17 +143,39 @@ export class LogWorkload {
   private truncate(group: number, entries: number): void {
     const history = this.history(group);
     // What is committed is never cut off.
-    const last = Math.max(history.committed, history.last.entries.length - entries);
+    const { purged, entries: before } = history.last;
+    const cut = lastIndexOf(history.last) - entries;
+    const last = Math.max(history.committed, cut, purged.index);
     this.nextTerm(group);
-    const io = this.submit(group, this.leader(group), history.last.entries.slice(0, last));
+    const io = this.submit(group, this.leader(group), before.slice(0, last - purged.index));
     this.openStore().truncateAfter(group, last, io);
   }
 
   private commit(group: number): void {
     const history = this.history(group);
-    const safe = Math.min(history.lastAcknowledged.entries.length, history.last.entries.length);
+    const safe = Math.min(lastIndexOf(history.lastAcknowledged), lastIndexOf(history.last));
     history.committed = Math.max(history.committed, safe);
     this.openStore().recordCommitted(group, history.committed);
+  }
+
+  private purge(group: number, keep: number): void {
+    const history = this.history(group);
+    const { purged, entries } = history.last;
+    const index = Math.min(history.committed, lastIndexOf(history.last) - keep);
+    if (index <= purged.index) return;
+    const upTo = { index, term: entries[index - purged.index - 1]!.term };
+    history.purged(upTo);
+    this.openStore().purge(group, upTo);
+  }
+
+  private reset(group: number, ahead: number): void {
+    const history = this.history(group);
+    const { purged } = history.last;
+    const index = Math.max(lastIndexOf(history.last) + ahead, history.committed, purged.index + 1);
+    const lastIncluded = { index, term: this.nextTerm(group) };
+    this.nextTerm(group);
+    const io = this.submit(group, this.leader(group), [], lastIncluded);
+    this.openStore().resetLog(group, lastIncluded, io);
   }
 
   private async durable(): Promise<void> {
@@ -174,11 +205,16 @@ export class LogWorkload {
     }
   }
 
-  private submit(group: number, vote: Vote, entries: readonly LogEntry[]): IoId {
-    const last = entries[entries.length - 1];
-    const logId = { term: last?.term ?? 0, index: entries.length };
+  private submit(
+    group: number,
+    vote: Vote,
+    entries: readonly LogEntry[],
+    purged: LogId = this.history(group).last.purged,
+  ): IoId {
+    const term = entries[entries.length - 1]?.term ?? purged.term;
+    const logId = { term, index: purged.index + entries.length };
     const io = { sequence: ++this.sequence, vote, logId };
-    this.history(group).submitted(io, entries);
+    this.history(group).submitted(io, entries, purged);
     this.lastIos.set(group, io);
     return io;
   }

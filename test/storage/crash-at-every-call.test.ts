@@ -80,8 +80,10 @@ async function crashOnce(
   found.capacityBytes = Number.POSITIVE_INFINITY;
   const recovery = found.imageAfterKill();
   const calls = recovery.recordCalls();
-  await expectRecovered(recovery, histories, crash);
-  const changes = changesOf(calls);
+  let changes: DiskCall[] = [];
+  await expectRecovered(recovery, histories, crash, () => {
+    changes = changesOf(calls);
+  });
   let cases = 1;
   for (let nth = 0; nth < AGAIN; nth++) {
     // Over all cases each call of a recovery is met under each loss.
@@ -106,10 +108,14 @@ async function expectRecovered(
   disk: MemoryDisk,
   histories: Histories,
   crash: CrashCase,
+  opened: () => void = () => {},
 ): Promise<void> {
   if (only !== undefined && only.again?.call !== crash.again?.call) return;
   try {
     const store = await openSmall(disk, { seed: crash.seed + 2000 });
+    // What the start gives up goes from the disk behind it.
+    await settled();
+    opened();
     const shown = await checkHistories(store, histories);
     await settled();
     if (crash.again !== undefined) return;

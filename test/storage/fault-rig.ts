@@ -107,7 +107,20 @@ const append = (group: number, count: number, bytes: number, back = 0): LogStep 
 const wait: LogStep = { do: 'wait' };
 const [FIRST, SECOND, THIRD] = GROUPS as [number, number, number];
 
-/** Several groups; votes, overwriting, truncation; rolls over segment ends; two orderly closes. */
+/** Long enough for the log to come to its next segment, and the one after that. */
+function lap(): LogStep[] {
+  const steps: LogStep[] = [];
+  for (let round = 0; round < 5; round++) {
+    steps.push(append(SECOND, 3, 9_000), wait, { do: 'commit', group: SECOND });
+    steps.push({ do: 'purge', group: SECOND, keep: 1 }, append(FIRST, 2, 6_000, 1), wait);
+  }
+  return steps;
+}
+
+/**
+ * Several groups; votes, overwriting, truncation, purges and resets; rolls over segment ends, into files
+ * that were used before; two orderly closes.
+ */
 export const SCRIPT: readonly LogStep[] = [
   { do: 'vote', group: FIRST },
   append(FIRST, 3, 100),
@@ -142,6 +155,8 @@ export const SCRIPT: readonly LogStep[] = [
   wait,
   append(SECOND, 8, 1_500),
   wait,
+  { do: 'commit', group: FIRST },
+  { do: 'purge', group: FIRST, keep: 2 },
   append(THIRD, 5, 2_500, 1),
   append(FIRST, 1, 20),
   wait,
@@ -150,8 +165,22 @@ export const SCRIPT: readonly LogStep[] = [
   append(SECOND, 3, 4_000),
   wait,
   append(THIRD, 3, 4_000),
+  wait,
+  { do: 'commit', group: THIRD },
+  { do: 'commit', group: SECOND },
+  // Nothing is left of the first segments: they are used again.
+  { do: 'purge', group: THIRD, keep: 1 },
+  { do: 'purge', group: SECOND, keep: 2 },
+  { do: 'reset', group: FIRST, ahead: 5 },
+  append(FIRST, 2, 2_000),
+  wait,
+  ...lap(),
   { do: 'reopen' },
   { do: 'vote', group: SECOND },
   append(FIRST, 1, 100),
+  { do: 'truncate', group: SECOND, entries: 1 },
+  { do: 'purge', group: SECOND, keep: 0 },
+  { do: 'reset', group: THIRD, ahead: -1 },
+  append(THIRD, 1, 500),
   wait,
 ];
