@@ -10,7 +10,7 @@ import { SharedHeap } from '../../dist/wasm/shared-heap.js';
 import { MicrotaskScheduler } from './microtask-scheduler.js';
 import { MIB } from './wal-support.js';
 
-export const GROUPS: readonly number[] = [0, 1, 70_000];
+export const GROUPS: readonly number[] = [0, 1, 70_000, 5];
 
 const KIB = 1024;
 const heap = SharedHeap.create({ maximumBytes: 16 * MIB });
@@ -105,26 +105,32 @@ const append = (group: number, count: number, bytes: number, back = 0): LogStep 
   back,
 });
 const wait: LogStep = { do: 'wait' };
-const [FIRST, SECOND, THIRD] = GROUPS as [number, number, number];
+const [FIRST, SECOND, THIRD, IDLE] = GROUPS as [number, number, number, number];
 
 /** Long enough for the log to come to its next segment, and the one after that. */
 function lap(): LogStep[] {
   const steps: LogStep[] = [];
   for (let round = 0; round < 5; round++) {
-    steps.push(append(SECOND, 3, 9_000), wait, { do: 'commit', group: SECOND });
+    steps.push(append(SECOND, 2, 7_000), wait, { do: 'commit', group: SECOND });
     steps.push({ do: 'purge', group: SECOND, keep: 1 }, append(FIRST, 2, 6_000, 1), wait);
+    steps.push({ do: 'commit', group: FIRST }, { do: 'purge', group: FIRST, keep: 1 });
   }
   return steps;
 }
 
 /**
- * Several groups; votes, overwriting, truncation, purges and resets; rolls over segment ends, into files
- * that were used before; two orderly closes.
+ * Several groups, one of them idle; votes, overwriting, truncation, purges and resets; rolls over segment
+ * ends, into files that were used before; two orderly closes.
  */
 export const SCRIPT: readonly LogStep[] = [
   { do: 'vote', group: FIRST },
   append(FIRST, 3, 100),
+  append(IDLE, 2, 100),
   wait,
+  // From here on only checkpoints tell of this group.
+  { do: 'commit', group: IDLE },
+  { do: 'purge', group: IDLE, keep: 0 },
+  { do: 'vote', group: IDLE },
   append(FIRST, 2, 2_000),
   append(SECOND, 4, 300),
   wait,
@@ -169,11 +175,12 @@ export const SCRIPT: readonly LogStep[] = [
   { do: 'commit', group: THIRD },
   { do: 'commit', group: SECOND },
   // Nothing is left of the first segments: they are used again.
-  { do: 'purge', group: THIRD, keep: 1 },
+  { do: 'purge', group: THIRD, keep: 0 },
   { do: 'purge', group: SECOND, keep: 2 },
   { do: 'reset', group: FIRST, ahead: 5 },
   append(FIRST, 2, 2_000),
   wait,
+  ...lap(),
   ...lap(),
   { do: 'reopen' },
   { do: 'vote', group: SECOND },

@@ -63,6 +63,16 @@ describe('segments that nothing needs any more', () => {
     }
   });
 
+  it('may hold whatever they held behind an orderly close, in every mode', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    await run(disk, log, 8);
+    const expected = await kept(log);
+    await log.store.close();
+    const after = await openLog(disk, { recovery: 'strict' });
+    expect(await kept(after)).toEqual(expected);
+  });
+
   it('stay while the newest header still names them, and are refused when one of them is lost', async () => {
     const disk = new MemoryDisk();
     const log = await openLog(disk);
