@@ -11,6 +11,8 @@
  * A job that throws loses nobody's work: its error is thrown again in a turn of its own, where the
  * process sees it as an uncaught exception, and the queue goes on.
  */
+// The global of the same name is a getter, which costs as much again as reading the clock.
+import { performance } from 'node:perf_hooks';
 import { invariant } from './assert.js';
 import type { Scheduler, Timer } from './scheduler.js';
 
