@@ -20,6 +20,8 @@ const RUN_BYTES = 16;
 const MARK_BYTES = 16;
 const MARKS_OFFSET = BLOCKS_SUMMARY.bytes + MAX_TERM_RUNS * RUN_BYTES;
 
+const NO_PLACES: readonly PayloadPlace[] = [];
+
 /** Up to this length a loop is faster than `Uint8Array.set`. */
 const SHORT_COPY_BYTES = 16;
 
@@ -141,25 +143,11 @@ export class BlockCodec {
     const view = this.heap.view;
     const at = this.scratch;
     const offset = BLOCKS_SUMMARY.offset;
-    const termRuns: { firstIndex: number; term: number }[] = [];
+    // Blocks have entries, so there is a first run; mostly there is no other.
+    const termRuns = [this.readRun(0)];
     const runs = view.getUint32(at + offset.runs, true);
-    for (let i = 0; i < runs; i++) {
-      const run = at + BLOCKS_SUMMARY.bytes + i * RUN_BYTES;
-      termRuns.push({
-        firstIndex: view.getFloat64(run, true),
-        term: view.getFloat64(run + 8, true),
-      });
-    }
-    const memberships: PayloadPlace[] = [];
+    for (let i = 1; i < runs; i++) termRuns.push(this.readRun(i));
     const marks = view.getUint32(at + offset.marks, true);
-    for (let i = 0; i < marks; i++) {
-      const mark = at + MARKS_OFFSET + i * MARK_BYTES;
-      memberships.push({
-        index: view.getFloat64(mark, true),
-        pointer: view.getUint32(mark + 8, true),
-        length: view.getUint32(mark + 12, true),
-      });
-    }
     return {
       firstIndex: view.getFloat64(at + offset.firstIndex, true),
       lastIndex: view.getFloat64(at + offset.lastIndex, true),
@@ -168,7 +156,27 @@ export class BlockCodec {
       items: view.getUint32(at + offset.items, true),
       blocks: view.getUint32(at + offset.blocks, true),
       termRuns,
-      memberships,
+      memberships: marks === 0 ? NO_PLACES : this.readMarks(marks),
     };
+  }
+
+  private readRun(number: number): VerifiedBlocks['termRuns'][number] {
+    const { view } = this.heap;
+    const run = this.scratch + BLOCKS_SUMMARY.bytes + number * RUN_BYTES;
+    return { firstIndex: view.getFloat64(run, true), term: view.getFloat64(run + 8, true) };
+  }
+
+  private readMarks(count: number): PayloadPlace[] {
+    const { view } = this.heap;
+    const places: PayloadPlace[] = [];
+    for (let i = 0; i < count; i++) {
+      const mark = this.scratch + MARKS_OFFSET + i * MARK_BYTES;
+      places.push({
+        index: view.getFloat64(mark, true),
+        pointer: view.getUint32(mark + 8, true),
+        length: view.getUint32(mark + 12, true),
+      });
+    }
+    return places;
   }
 }
