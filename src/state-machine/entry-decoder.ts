@@ -7,6 +7,7 @@
  * gaps, and their response is `undefined`.
  */
 import { KeelsonError } from '../base/errors.js';
+import type { BlockSpan } from '../storage/log-store.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
 import type { Codec, Entry } from './state-machine.js';
 
@@ -23,6 +24,7 @@ export interface DecodedEntries<Command> {
 const NO_GAPS: readonly number[] = [];
 const EMPTY = new Uint8Array(0);
 const NO_VIEW = new DataView(EMPTY.buffer);
+const NO_SPANS: readonly BlockSpan[] = [];
 const TWO_TO_32 = 4_294_967_296;
 
 const ITEM_TERM = ITEM.offset.term;
@@ -32,19 +34,20 @@ const ITEM_KIND = ITEM.offset.kind;
 /** A pattern of bits that equals nothing, so that the first item is read. */
 const NOTHING = Number.NaN;
 
+/** One for all ranges that a machine is given, one after the other. */
 export class EntryCursor<Command> {
   /** Index of the next entry to decode. */
-  nextIndex: number;
+  nextIndex = 1;
   /** Term of the last entry decoded, also when decoding its command failed. */
   term = 0;
-  readonly lastIndex: number;
-  private readonly parts: readonly Uint8Array[];
+  lastIndex = 0;
   private readonly codec: Codec<Command>;
-  private part = 0;
-  /** Offset in the part at which the next block starts. */
-  private offset = 0;
-  // The block that is being walked: the next item, the next payload and the items left. Positions
-  // count from the start of the view.
+  private spans: readonly BlockSpan[] = NO_SPANS;
+  private span = 0;
+  // All positions count from the start of their view.
+  /** Where in the span the next block starts. */
+  private position = 0;
+  // The block that is being walked: the next item, the next payload and the items left.
   private view: DataView = NO_VIEW;
   private blockEnd = 0;
   private item = 0;
@@ -56,16 +59,18 @@ export class EntryCursor<Command> {
   private timeBits = NOTHING;
   private time = 0;
 
-  constructor(
-    parts: readonly Uint8Array[],
-    firstIndex: number,
-    lastIndex: number,
-    codec: Codec<Command>,
-  ) {
-    this.parts = parts;
+  constructor(codec: Codec<Command>) {
+    this.codec = codec;
+  }
+
+  /** Goes to entries `firstIndex … lastIndex`, which the blocks in `spans` hold. */
+  begin(spans: readonly BlockSpan[], firstIndex: number, lastIndex: number): void {
     this.nextIndex = firstIndex;
     this.lastIndex = lastIndex;
-    this.codec = codec;
+    this.spans = spans;
+    this.span = 0;
+    this.position = spans[0]?.start ?? 0;
+    this.itemsLeft = 0;
   }
 
   get done(): boolean {
@@ -127,6 +132,11 @@ export class EntryCursor<Command> {
     }
     this.nextIndex = index;
     if (count < entries.length) entries.length = count;
+    if (this.done) {
+      // Whoever lent the memory may have it back.
+      this.spans = NO_SPANS;
+      this.view = NO_VIEW;
+    }
     return { firstIndex, lastIndex: index - 1, term: this.term, entries, gaps };
   }
 
@@ -152,20 +162,17 @@ export class EntryCursor<Command> {
     }
   }
 
-  /** Sets view and end to the next block, which is copied only when it spreads over several parts. */
+  /** Sets view and end to the next block, which is copied only when it spreads over several spans. */
   private takeBlock(index: number): number {
-    while (this.part < this.parts.length && this.offset === this.parts[this.part]!.length) {
-      this.part++;
-      this.offset = 0;
-    }
-    const part = this.parts[this.part];
-    const left = part === undefined ? 0 : part.length - this.offset;
-    if (part !== undefined && left >= BLOCK.bytes) {
-      const start = part.byteOffset + this.offset;
-      this.view = viewOf(part.buffer);
+    let span = this.spans[this.span];
+    while (span !== undefined && this.position === span.end) span = this.nextSpan();
+    const left = span === undefined ? 0 : span.end - this.position;
+    if (span !== undefined && left >= BLOCK.bytes) {
+      const start = this.position;
+      this.view = span.view;
       const length = blockLength(this.view, start, index);
       if (length <= left) {
-        this.offset += length;
+        this.position += length;
         this.blockEnd = start + length;
         return start;
       }
@@ -178,38 +185,51 @@ export class EntryCursor<Command> {
     return 0;
   }
 
-  /** A copy of the next `length` bytes, from as many parts as it takes. */
+  private nextSpan(): BlockSpan | undefined {
+    const span = this.spans[++this.span];
+    this.position = span?.start ?? 0;
+    return span;
+  }
+
+  /** A copy of the next `length` bytes, from as many spans as it takes. */
   private join(length: number, index: number): Uint8Array {
-    let available = -this.offset;
-    for (let number = this.part; number < this.parts.length; number++) {
-      available += this.parts[number]!.length;
+    let available = 0;
+    for (let number = this.span; number < this.spans.length; number++) {
+      const { start, end } = this.spans[number]!;
+      available += end - (number === this.span ? this.position : start);
     }
     if (length > available) throw malformed(index, 'the bytes end inside a block');
     const joined = new Uint8Array(length);
     let filled = 0;
-    let offset = this.offset;
-    for (let number = this.part; filled < length; number++) {
-      const source = this.parts[number]!;
-      const piece = source.subarray(offset, Math.min(source.length, offset + length - filled));
-      joined.set(piece, filled);
-      filled += piece.length;
-      offset = 0;
+    for (let number = this.span; filled < length; number++) {
+      const span = this.spans[number]!;
+      const from = number === this.span ? this.position : span.start;
+      const piece = Math.min(span.end - from, length - filled);
+      joined.set(new Uint8Array(span.view.buffer, from, piece), filled);
+      filled += piece;
     }
     return joined;
   }
 
   private skip(length: number): void {
     for (let toSkip = length; toSkip > 0; ) {
-      const left = this.parts[this.part]!.length - this.offset;
+      const left = this.spans[this.span]!.end - this.position;
       if (left > toSkip) {
-        this.offset += toSkip;
+        this.position += toSkip;
         return;
       }
       toSkip -= left;
-      this.part++;
-      this.offset = 0;
+      this.nextSpan();
     }
   }
+}
+
+/** Of parts whose store has no views at hand. */
+export function spansOf(parts: readonly Uint8Array[]): BlockSpan[] {
+  return parts.map((part) => {
+    const start = part.byteOffset;
+    return { view: viewOf(part.buffer), start, end: start + part.length };
+  });
 }
 
 /** Bytes of the block at `start`, as its header says. */
@@ -242,7 +262,8 @@ export function decodeEntries<Command>(
   lastIndex: number,
   codec: Codec<Command>,
 ): DecodedEntries<Command> {
-  const cursor = new EntryCursor(parts, firstIndex, lastIndex, codec);
+  const cursor = new EntryCursor(codec);
+  cursor.begin(spansOf(parts), firstIndex, lastIndex);
   return cursor.next(lastIndex - firstIndex + 1, Number.POSITIVE_INFINITY);
 }
 

@@ -5,7 +5,7 @@
 import { InvariantError, invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import { applyNext } from './apply-step.js';
-import { EntryCursor } from './entry-decoder.js';
+import { EntryCursor, spansOf } from './entry-decoder.js';
 import { type LoadedMachine, loadMachine } from './machine-module.js';
 import type { ApplyTask, LoadedModule, MachineResult, MachineTask } from './machine-tasks.js';
 import { portableRecord, queryFailed } from './query-error.js';
@@ -77,12 +77,13 @@ async function query(query: unknown): Promise<unknown> {
 
 function apply(target: Loaded, task: ApplyTask): unknown[] {
   const all: unknown[] = [];
+  const cursor = new EntryCursor(target.codec);
   for (const { parts, firstIndex, lastIndex } of task.ranges) {
     invariant(
       firstIndex === target.lastApplied + 1,
       'applies reach the machine in order, once each',
     );
-    const cursor = new EntryCursor(parts, firstIndex, lastIndex, target.codec);
+    cursor.begin(spansOf(parts), firstIndex, lastIndex);
     while (!cursor.done) {
       const { machine, group } = target;
       const applied = applyNext(machine, cursor, group, task.maxEntries, task.maxBytes);

@@ -12,7 +12,7 @@ import type { Scheduler } from '../base/scheduler.js';
 import type { EntriesLease } from '../storage/log-store.js';
 import { applyNext } from './apply-step.js';
 import { msgpackCodec } from './codec.js';
-import { EntryCursor } from './entry-decoder.js';
+import { EntryCursor, spansOf } from './entry-decoder.js';
 import { machineThrew } from './machine-fault.js';
 import type { MachineEvents, MachineHost } from './machine-host.js';
 import { queryFailed } from './query-error.js';
@@ -47,6 +47,8 @@ export class MainThreadHost implements MachineHost {
   private readonly limits: ApplyLimits;
   private readonly codec: Codec<unknown>;
   private readonly resume: () => void;
+  /** In the first range of the queue. */
+  private readonly cursor: EntryCursor<unknown>;
   private queue: QueuedApply[] = [];
   private lastAccepted = 0;
   private callEntries: number;
@@ -62,6 +64,7 @@ export class MainThreadHost implements MachineHost {
     this.scheduler = options.scheduler;
     this.limits = options.limits;
     this.codec = options.codec ?? machine.codec ?? msgpackCodec;
+    this.cursor = new EntryCursor(this.codec);
     this.callEntries = Math.min(FIRST_CALL_ENTRIES, options.limits.maxApplyEntries);
     this.resume = () => this.runSlice();
   }
@@ -88,8 +91,7 @@ export class MainThreadHost implements MachineHost {
     }
     this.lastAccepted = lastIndex;
     lease.retain();
-    const cursor = new EntryCursor(lease.parts, firstIndex, lastIndex, this.codec);
-    this.queue.push({ lease, cursor, firstIndex, responses: undefined });
+    this.queue.push({ lease, firstIndex, lastIndex, responses: undefined });
     if (this.busy) return;
     if (this.queue.length === 1 && lastIndex - firstIndex < UNTIMED_ENTRIES) this.runUntimed();
     else this.runSlice();
@@ -161,7 +163,9 @@ export class MainThreadHost implements MachineHost {
   }
 
   private step(queued: QueuedApply): void {
-    const { cursor } = queued;
+    const { cursor } = this;
+    const { lease, firstIndex, lastIndex } = queued;
+    if (cursor.done) cursor.begin(lease.spans ?? spansOf(lease.parts), firstIndex, lastIndex);
     let responses: unknown[];
     try {
       const { machine, group, limits } = this;
@@ -181,9 +185,11 @@ export class MainThreadHost implements MachineHost {
     if (queued.responses === undefined) queued.responses = responses;
     else for (const response of responses) queued.responses.push(response);
     if (!cursor.done) return;
-    this.queue.shift();
-    queued.lease.release();
-    this.events.applied(queued.firstIndex, cursor.lastIndex, queued.responses);
+    // Mostly it was the only one, and `pop` keeps the room for the next.
+    if (this.queue.length === 1) this.queue.pop();
+    else this.queue.shift();
+    lease.release();
+    this.events.applied(firstIndex, lastIndex, queued.responses);
   }
 
   /** Keeps one call well within a slice, whatever an entry costs this machine. */
@@ -202,8 +208,8 @@ export class MainThreadHost implements MachineHost {
 
 interface QueuedApply {
   readonly lease: EntriesLease;
-  readonly cursor: EntryCursor<unknown>;
   readonly firstIndex: number;
+  readonly lastIndex: number;
   /** Of the slices so far. */
   responses: unknown[] | undefined;
 }

@@ -105,9 +105,18 @@ export interface EntriesLease {
   readonly lastIndex: LogIndex;
   /** Consecutive whole blocks; `parts` joined are what `LogStore.receive` accepts. */
   readonly parts: readonly Uint8Array[];
+  /** The same bytes where they stand, from a store that has views of its memory at hand. */
+  readonly spans?: readonly BlockSpan[];
   readonly bytes: number;
   retain(): void;
   release(): void;
+}
+
+/** The bytes [start, end) of a view that begins where its buffer begins. */
+export interface BlockSpan {
+  readonly view: DataView;
+  readonly start: number;
+  readonly end: number;
 }
 
 export interface LogStoreEvents {

@@ -9,10 +9,12 @@ import type { LogIndex } from '../engine/types.js';
 import { entriesOfBlock, sliceBlock } from './block-slice.js';
 import { MemoryLogArchive } from './memory-log-archive.js';
 import type { MemoryLogStaging } from './memory-log-staging.js';
-import { MemoryLease, MemoryLogWindow, type WindowChunk } from './memory-log-window.js';
+import { MemoryLease, MemoryLogWindow, WindowChunk, WindowSpan } from './memory-log-window.js';
 
 /** A place in the window is the sequence of the chunk times this, and the offset in it. */
 const PLACES_OF_CHUNK = 2 ** 32;
+/** In place of the sequence of a chunk that is not in the window. */
+const LOOSE = -1;
 
 /** One block in memory of its own. */
 export interface LooseBlock {
@@ -57,8 +59,8 @@ export class MemoryLogBlocks {
   }
 
   /** Copies bytes behind the last block, where they stay until the next call. */
-  place(bytes: Uint8Array): void {
-    this.window.place(bytes);
+  place(source: DataView, from: number, length: number): void {
+    this.window.place(source, from, length);
   }
 
   /** A view of what was placed last. */
@@ -80,8 +82,9 @@ export class MemoryLogBlocks {
   }
 
   push(block: LooseBlock): void {
-    this.place(block.bytes);
-    this.keepPlaced(block.firstIndex, block.lastIndex, block.bytes.length);
+    const { bytes, firstIndex, lastIndex } = block;
+    this.place(new DataView(bytes.buffer, bytes.byteOffset), 0, bytes.length);
+    this.keepPlaced(firstIndex, lastIndex, bytes.length);
   }
 
   /** The block in memory of its own. */
@@ -172,15 +175,34 @@ export class MemoryLogBlocks {
 
   private makeLease(firstIndex: LogIndex, lastIndex: LogIndex, maxBytes: number): MemoryLease {
     invariant(firstIndex >= 1 && firstIndex <= lastIndex, 'the entries read are in the log');
-    const parts: Uint8Array[] = [];
-    const pinned: WindowChunk[] = [];
+    const block = this.blockOf(firstIndex);
+    const whole = firstIndex === this.firsts[block]! && lastIndex === this.lastOf(block);
+    const length = this.lengths[block]!;
+    // What one turn brought is one block, and mostly what is read at once.
+    if (whole && length <= maxBytes && block >= this.archived) {
+      const start = this.offsetOf(block);
+      const spans = [new WindowSpan(this.chunkOf(block), start, start + length)];
+      this.cursor = block + 1;
+      return new MemoryLease(firstIndex, lastIndex, spans, length);
+    }
+    return this.gather(block, firstIndex, lastIndex, maxBytes);
+  }
+
+  /** Reads from `block` on, which holds `firstIndex`. */
+  private gather(
+    from: number,
+    firstIndex: LogIndex,
+    lastIndex: LogIndex,
+    maxBytes: number,
+  ): MemoryLease {
+    const spans: WindowSpan[] = [];
     let total = 0;
     let next = firstIndex;
-    let block = this.blockOf(firstIndex);
-    // Whole blocks that stand one behind the other become one part.
-    let span: WindowChunk | undefined;
-    let spanStart = 0;
-    let spanEnd = 0;
+    let block = from;
+    // Whole blocks that stand one behind the other become one span.
+    let chunk: WindowChunk | undefined;
+    let start = 0;
+    let end = 0;
     for (; next <= lastIndex; block++) {
       const last = this.lastOf(block);
       const length = this.lengths[block]!;
@@ -189,33 +211,32 @@ export class MemoryLogBlocks {
       // A block is cut for what the caller asked for; for the budget only when nothing is there yet.
       if (total > 0 && !fits) break;
       if (whole && fits && block >= this.archived) {
-        const chunk = this.chunkOf(block);
+        const holder = this.chunkOf(block);
         const offset = this.offsetOf(block);
-        if (chunk !== span || offset !== spanEnd) {
-          if (span !== undefined) parts.push(span.bytes.subarray(spanStart, spanEnd));
-          if (chunk !== span) pinned.push(chunk);
-          span = chunk;
-          spanStart = offset;
+        if (holder !== chunk || offset !== end) {
+          if (chunk !== undefined) spans.push(new WindowSpan(chunk, start, end));
+          chunk = holder;
+          start = offset;
         }
-        spanEnd = offset + length;
+        end = offset + length;
         total += length;
         next = last + 1;
         continue;
       }
-      if (span !== undefined) parts.push(span.bytes.subarray(spanStart, spanEnd));
-      span = undefined;
-      const part =
+      if (chunk !== undefined) spans.push(new WindowSpan(chunk, start, end));
+      chunk = undefined;
+      const bytes =
         whole && fits
           ? this.rebuilt(block)
           : this.cut(block, next, Math.min(last, lastIndex), maxBytes - total);
-      parts.push(part);
-      total += part.length;
-      next += entriesOfBlock(part);
+      spans.push(new WindowSpan(new WindowChunk(LOOSE, bytes), 0, bytes.length));
+      total += bytes.length;
+      next += entriesOfBlock(bytes);
       if (next <= last) break;
     }
-    if (span !== undefined) parts.push(span.bytes.subarray(spanStart, spanEnd));
+    if (chunk !== undefined) spans.push(new WindowSpan(chunk, start, end));
     this.cursor = block;
-    return new MemoryLease(firstIndex, next - 1, parts, total, pinned);
+    return new MemoryLease(firstIndex, next - 1, spans, total);
   }
 
   /** Entries `first … last` of a block, or as many as `maxBytes` allow, as a block of their own. */
@@ -238,7 +259,7 @@ export class MemoryLogBlocks {
   private leaves(chunk: WindowChunk): void {
     this.lastRead = undefined;
     const { archive, lengths, places, firsts } = this;
-    const view = new DataView(chunk.bytes.buffer);
+    const { view } = chunk;
     const end = (chunk.sequence + 1) * PLACES_OF_CHUNK;
     let block = this.archived;
     for (; block < firsts.length && places[block]! < end; block++) {

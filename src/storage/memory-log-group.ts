@@ -112,8 +112,8 @@ export class MemoryLogGroup {
   }
 
   /** Copies bytes behind the end of the log; they stay there until the next staging. */
-  placeStaged(bytes: Uint8Array): void {
-    this.blocks.place(bytes);
+  placeStaged(source: DataView, from: number, length: number): void {
+    this.blocks.place(source, from, length);
   }
 
   /** A view of the bytes that were placed last; it ends with the staging. */

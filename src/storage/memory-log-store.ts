@@ -21,7 +21,7 @@ import type {
   StoredMembership,
   TermRun,
 } from '../engine/types.js';
-import { blockBytes } from '../wasm/block-codec.js';
+import { blockBytes, type PayloadPlace } from '../wasm/block-codec.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type {
@@ -144,7 +144,7 @@ export class MemoryLogStore implements LogStore {
       payloads,
       count,
     });
-    target.placeStaged(this.heap.bytes.subarray(pointer, pointer + bytes));
+    target.placeStaged(this.heap.view, pointer, bytes);
     const memberships =
       kind === ENTRY_KIND.membership
         ? membershipsOf(target, firstIndex, payloads, count)
@@ -176,16 +176,12 @@ export class MemoryLogStore implements LogStore {
       end += parts[part]!.length;
     }
     const summary = this.staging.codec.verifyBlocks(pointer, bytes, group, firstIndex);
-    target.placeStaged(this.heap.bytes.subarray(pointer, end));
-    const memberships = summary.memberships.map((place) => {
-      const payload = target.stagedBytes(place.pointer - pointer, place.length);
-      return { index: place.index, payload };
-    });
+    target.placeStaged(this.heap.view, pointer, bytes);
     const staged = new StagedBlocks(
       summary.firstIndex,
       summary.lastIndex,
       summary.termRuns,
-      memberships,
+      membershipsAt(target, pointer, summary.memberships),
       bytes,
       summary.lastTime,
       summary.blocks > 1 ? this.boundaries(pointer, bytes, firstIndex) : undefined,
@@ -280,7 +276,12 @@ export class MemoryLogStore implements LogStore {
 
   private start(group: MemoryLogGroup, io: IoId | undefined): void {
     if (!group.startIo(io)) return;
-    if (this.pending.push(group) === 1) this.scheduler.enqueue(this.flush);
+    if (this.pending.length > 0) {
+      this.pending.push(group);
+      return;
+    }
+    this.pending = [group];
+    this.scheduler.enqueue(this.flush);
   }
 
   private readonly flush = (): void => {
@@ -358,6 +359,19 @@ export class MemoryLogStore implements LogStore {
     }
     return { firstIndexes, offsets };
   }
+}
+
+/** Of blocks that were verified at `pointer` and are placed now. */
+function membershipsAt(
+  target: MemoryLogGroup,
+  pointer: number,
+  places: readonly PayloadPlace[],
+): StagedEntries['memberships'] {
+  if (places.length === 0) return NO_MEMBERSHIPS;
+  return places.map(({ index, pointer: at, length }) => ({
+    index,
+    payload: target.stagedBytes(at - pointer, length),
+  }));
 }
 
 function membershipsOf(

@@ -12,23 +12,62 @@
  */
 import { invariant } from '../base/assert.js';
 import type { LogIndex } from '../engine/types.js';
-import type { EntriesLease } from './log-store.js';
+import type { BlockSpan, EntriesLease } from './log-store.js';
 
 const FIRST_CHUNK_BYTES = 64 * 1024;
 const CHUNK_BYTES = 512 * 1024;
 /** Chunks of the window that are full. */
 const FULL_CHUNKS = 3;
+/** Up to this length, copying word by word costs less than making the view that `set` wants. */
+const SHORT_COPY_BYTES = 256;
 
 export class WindowChunk {
   /** Chunks are numbered in the order in which they were opened. */
   readonly sequence: number;
   readonly bytes: Uint8Array;
-  /** Leases that refer to its bytes. */
+  readonly view: DataView;
+  /** References of leases to its bytes. */
   pins = 0;
 
   constructor(sequence: number, bytes: Uint8Array) {
     this.sequence = sequence;
     this.bytes = bytes;
+    this.view = new DataView(bytes.buffer);
+  }
+
+  /** Copies `length` bytes that stand at `from` in `source` to `at`. */
+  copyIn(at: number, source: DataView, from: number, length: number): void {
+    if (length > SHORT_COPY_BYTES) {
+      this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), at);
+      return;
+    }
+    const { view } = this;
+    let copied = 0;
+    for (; copied + 4 <= length; copied += 4) {
+      view.setUint32(at + copied, source.getUint32(from + copied, true), true);
+    }
+    for (; copied < length; copied++) view.setUint8(at + copied, source.getUint8(from + copied));
+  }
+}
+
+/** Consecutive blocks in one chunk, or in memory that only this span refers to. */
+export class WindowSpan implements BlockSpan {
+  readonly chunk: WindowChunk;
+  readonly start: number;
+  readonly end: number;
+
+  constructor(chunk: WindowChunk, start: number, end: number) {
+    this.chunk = chunk;
+    this.start = start;
+    this.end = end;
+  }
+
+  get view(): DataView {
+    return this.chunk.view;
+  }
+
+  toPart(): Uint8Array {
+    return this.chunk.bytes.subarray(this.start, this.end);
   }
 }
 
@@ -61,9 +100,9 @@ export class MemoryLogWindow {
   }
 
   /** Copies bytes to `end` of the open chunk; the next call overwrites what was not kept. */
-  place(bytes: Uint8Array): void {
-    if (this.open.bytes.length - this.openEnd < bytes.length) this.openNext(bytes.length);
-    this.open.bytes.set(bytes, this.openEnd);
+  place(source: DataView, from: number, length: number): void {
+    if (this.open.bytes.length - this.openEnd < length) this.openNext(length);
+    this.open.copyIn(this.openEnd, source, from, length);
   }
 
   /** The `bytes` that were placed last stay. */
@@ -92,39 +131,43 @@ export class MemoryLogWindow {
   }
 }
 
-/** Parts in the chunks that it pins, or copies of its own. */
+/** Pins the chunks that its spans refer to. */
 export class MemoryLease implements EntriesLease {
   readonly firstIndex: LogIndex;
   readonly lastIndex: LogIndex;
-  readonly parts: readonly Uint8Array[];
+  readonly spans: readonly WindowSpan[];
   readonly bytes: number;
-  private readonly chunks: readonly WindowChunk[];
   private references = 0;
+  private madeParts: readonly Uint8Array[] | undefined;
 
   constructor(
     firstIndex: LogIndex,
     lastIndex: LogIndex,
-    parts: readonly Uint8Array[],
+    spans: readonly WindowSpan[],
     bytes: number,
-    chunks: readonly WindowChunk[],
   ) {
     this.firstIndex = firstIndex;
     this.lastIndex = lastIndex;
-    this.parts = parts;
+    this.spans = spans;
     this.bytes = bytes;
-    this.chunks = chunks;
     this.retain();
+  }
+
+  /** Made for the first who asks: a state machine reads the spans. */
+  get parts(): readonly Uint8Array[] {
+    this.madeParts ??= this.spans.map((span) => span.toPart());
+    return this.madeParts;
   }
 
   /** From no reference at all, too: whoever keeps a lease forgets it when a chunk leaves. */
   retain(): void {
     if (this.references++ > 0) return;
-    for (let place = 0; place < this.chunks.length; place++) this.chunks[place]!.pins++;
+    for (let place = 0; place < this.spans.length; place++) this.spans[place]!.chunk.pins++;
   }
 
   release(): void {
     invariant(this.references > 0, 'a lease is released once for each retain');
     if (--this.references > 0) return;
-    for (let place = 0; place < this.chunks.length; place++) this.chunks[place]!.pins--;
+    for (let place = 0; place < this.spans.length; place++) this.spans[place]!.chunk.pins--;
   }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { msgpackCodec, rawCodec } from '../../dist/state-machine/codec.js';
-import { decodeEntries, EntryCursor } from '../../dist/state-machine/entry-decoder.js';
+import { decodeEntries, EntryCursor, spansOf } from '../../dist/state-machine/entry-decoder.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../../dist/wasm/layout.js';
 import { block, join, shared } from './support/blocks.js';
 
@@ -64,7 +64,8 @@ describe('decodeEntries', () => {
       [100, 1],
       [100, 8],
     ] as const) {
-      const cursor = new EntryCursor(blocks(), 11, 20, rawCodec);
+      const cursor = new EntryCursor(rawCodec);
+      cursor.begin(spansOf(blocks()), 11, 20);
       const entries = [];
       while (!cursor.done) {
         const decoded = cursor.next(maxEntries, maxBytes);
