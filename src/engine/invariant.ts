@@ -10,7 +10,11 @@ export function invariant(
   left?: number,
   right?: number,
 ): asserts condition {
-  if (condition) return;
+  if (!condition) broken(message, left, right);
+}
+
+/** Apart, so that what is compiled into hot code is one branch: the numbers were made text there whatever came. */
+function broken(message: string, left: number | undefined, right: number | undefined): never {
   const detail =
     left === undefined ? '' : right === undefined ? ` (${left})` : ` (${left}, ${right})`;
   throw new InvariantError(`invariant broken: ${message}${detail}`);
