@@ -13,13 +13,13 @@ export class Campaign {
   /** The term to be won. */
   readonly term: Term;
   readonly isPreVote: boolean;
-  private readonly granted: Float64Array;
+  private readonly granted: number[];
   private ownVoteCounted = false;
 
   constructor(state: NodeState, isPreVote: boolean) {
     this.term = isPreVote ? state.term + 1 : state.term;
     this.isPreVote = isPreVote;
-    this.granted = new Float64Array(state.quorum.ids.length);
+    this.granted = state.quorum.ids.map(() => 0);
   }
 
   grant(state: NodeState, from: NodeId): void {

@@ -21,7 +21,7 @@ export class IoProgress {
   flushedIndex: LogIndex;
   /** The I/O that made the present vote durable, or will. */
   voteSequence = 0;
-  private lastIndexes: Float64Array = new Float64Array(256);
+  private lastIndexes: LogIndex[] = new Array(256).fill(0);
 
   constructor(recoveredLastIndex: LogIndex) {
     this.flushedIndex = recoveredLastIndex;
@@ -63,7 +63,7 @@ export class IoProgress {
   }
 
   private grow(): void {
-    const grown = new Float64Array(this.lastIndexes.length * 2);
+    const grown: LogIndex[] = new Array(this.lastIndexes.length * 2).fill(0);
     const mask = this.lastIndexes.length - 1;
     for (let sequence = this.flushed + 1; sequence <= this.accepted; sequence++) {
       grown[sequence & (grown.length - 1)] = this.lastIndexes[sequence & mask]!;

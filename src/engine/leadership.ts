@@ -19,11 +19,11 @@ export class Leadership {
   /** Per slot; none for the leader itself. */
   private readonly progress: (Progress | undefined)[];
   /** Per slot: durable up to here and equal to the leader's log. */
-  private readonly matches: Float64Array;
+  private readonly matches: LogIndex[];
   /** Per slot: the last heartbeat round answered. */
-  private readonly rounds: Float64Array;
+  private readonly rounds: number[];
   /** Per slot: when it was last heard in this term. */
-  private readonly contacts: Float64Array;
+  private readonly contacts: number[];
   private readonly reads: ReadRounds;
 
   constructor(state: NodeState) {
@@ -31,9 +31,9 @@ export class Leadership {
     this.state = state;
     this.term = state.term;
     this.ownSlot = state.quorum.slotOf(state.nodeId);
-    this.matches = new Float64Array(ids.length);
-    this.rounds = new Float64Array(ids.length);
-    this.contacts = new Float64Array(ids.length).fill(state.nowMs);
+    this.matches = ids.map(() => 0);
+    this.rounds = ids.map(() => 0);
+    this.contacts = ids.map(() => state.nowMs);
     this.reads = new ReadRounds(state);
     this.firstIndex = state.append('blank', 1);
     this.progress = ids.map((id) =>

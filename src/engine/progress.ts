@@ -26,16 +26,16 @@ export class Progress {
   /** How often it rejected what it had acknowledged as durable: it has lost data. */
   regressions = 0;
   inflightBytes = 0;
-  private readonly lastIndexes: Float64Array;
-  private readonly sizes: Float64Array;
+  private readonly lastIndexes: LogIndex[];
+  private readonly sizes: number[];
   private head = 0;
   private count = 0;
 
   constructor(session: number, nextIndex: LogIndex, maxInflightMessages: number) {
     this.session = session;
     this.nextIndex = nextIndex;
-    this.lastIndexes = new Float64Array(maxInflightMessages);
-    this.sizes = new Float64Array(maxInflightMessages);
+    this.lastIndexes = new Array(maxInflightMessages).fill(0);
+    this.sizes = new Array(maxInflightMessages).fill(0);
   }
 
   get inflightMessages(): number {

@@ -6,6 +6,9 @@ import type { Membership, NodeId } from './types.js';
  * Everything that needs a quorum is a number per member: index acknowledged, heartbeat round
  * answered, time of last contact, vote granted. `majority` gives the greatest value that a majority
  * of every configuration has reached; in a joint configuration each of the two must agree.
+ *
+ * Indexes come out of plain arrays here and wherever the engine keeps some: what is read from a typed
+ * array of floats is boxed anew by every object that takes it on.
  */
 export class Quorum {
   /** Node of each slot, ascending. */
@@ -13,7 +16,7 @@ export class Quorum {
   /** Slots of the voters of each configuration. */
   private readonly configs: readonly Int32Array[];
   private readonly voters: ReadonlySet<NodeId>;
-  private readonly scratch: Float64Array;
+  private readonly scratch: Int32Array;
 
   constructor(membership: Membership | undefined) {
     const configs = membership?.configs ?? [];
@@ -22,7 +25,7 @@ export class Quorum {
     this.ids = ids;
     this.configs = configs.map((nodes) => Int32Array.from(new Set(nodes), (id) => ids.indexOf(id)));
     this.voters = new Set(configs.flat());
-    this.scratch = new Float64Array(ids.length);
+    this.scratch = new Int32Array(ids.length);
   }
 
   /** Slot of a node, or -1. A scan: there are at most a few members. */
@@ -42,7 +45,7 @@ export class Quorum {
   }
 
   /** The greatest value that a majority of each configuration has reached; 0 without voters. */
-  majority(values: Float64Array): number {
+  majority(values: readonly number[]): number {
     const configs = this.configs;
     if (configs.length === 0) return 0;
     let least = Number.POSITIVE_INFINITY;
@@ -53,19 +56,20 @@ export class Quorum {
     return least;
   }
 
-  private majorityOf(slots: Int32Array, values: Float64Array): number {
+  private majorityOf(slots: Int32Array, values: readonly number[]): number {
     const scratch = this.scratch;
     const count = slots.length;
     if (count === 0) return 0;
     for (let i = 0; i < count; i++) {
-      const value = values[slots[i]!]!;
+      const slot = slots[i]!;
+      const value = values[slot]!;
       let place = i;
-      while (place > 0 && scratch[place - 1]! < value) {
+      while (place > 0 && values[scratch[place - 1]!]! < value) {
         scratch[place] = scratch[place - 1]!;
         place--;
       }
-      scratch[place] = value;
+      scratch[place] = slot;
     }
-    return scratch[count >>> 1]!;
+    return values[scratch[count >>> 1]!]!;
   }
 }

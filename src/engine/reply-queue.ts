@@ -10,8 +10,8 @@ const MAX_WAITING_REPLIES = 65_536;
  * Who takes a reply drops it when it is of an earlier term: it promised to somebody else.
  */
 export class ReplyQueue {
-  private sequences: Float64Array = new Float64Array(64);
-  private targets: Float64Array = new Float64Array(64);
+  private sequences: number[] = new Array(64).fill(0);
+  private targets: NodeId[] = new Array(64).fill(0);
   private messages: (ControlMessage | undefined)[] = new Array(64).fill(undefined);
   private head = 0;
   private count = 0;
@@ -47,8 +47,8 @@ export class ReplyQueue {
 
   private grow(): void {
     const size = this.messages.length;
-    const sequences = new Float64Array(size * 2);
-    const targets = new Float64Array(size * 2);
+    const sequences: number[] = new Array(size * 2).fill(0);
+    const targets: NodeId[] = new Array(size * 2).fill(0);
     const messages: (ControlMessage | undefined)[] = new Array(size * 2).fill(undefined);
     for (let i = 0; i < this.count; i++) {
       const place = (this.head + i) & (size - 1);

@@ -62,8 +62,9 @@ export class Proposals {
   private readonly results: (WriteResult<unknown>[] | undefined)[];
   private readonly counts: Int32Array;
   private readonly bytes: Int32Array;
-  private readonly firstIndexes: Float64Array;
-  private readonly terms: Float64Array;
+  // Plain arrays: an index or a term that comes from one of floats is boxed anew in each log id.
+  private readonly firstIndexes: number[];
+  private readonly terms: number[];
   /** Where a write goes, if it may, when this node may append it no longer. */
   private readonly sendOns: (SendOn | undefined)[];
   /** Time limit in ms until it is appended, point in monotonic time from then on. */
@@ -90,8 +91,8 @@ export class Proposals {
     this.results = new Array(capacity).fill(undefined);
     this.counts = new Int32Array(capacity);
     this.bytes = new Int32Array(capacity);
-    this.firstIndexes = new Float64Array(capacity);
-    this.terms = new Float64Array(capacity);
+    this.firstIndexes = new Array(capacity).fill(0);
+    this.terms = new Array(capacity).fill(0);
     this.sendOns = new Array(capacity).fill(undefined);
     this.deadlines = new Float64Array(capacity);
   }

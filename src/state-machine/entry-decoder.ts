@@ -7,6 +7,7 @@
  * gaps, and their response is `undefined`.
  */
 import { KeelsonError } from '../base/errors.js';
+import { unboxed } from '../base/unboxed.js';
 import type { BlockSpan } from '../storage/log-store.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
 import type { Codec, Entry } from './state-machine.js';
@@ -83,7 +84,7 @@ export class EntryCursor<Command> {
     const lastIndex = Math.min(this.lastIndex, firstIndex + Math.max(1, maxEntries) - 1);
     const entries: Entry<Command>[] = new Array(lastIndex - firstIndex + 1);
     let count = 0;
-    const codec = this.codec;
+    const { codec } = this;
     let gaps = NO_GAPS as number[];
     let bytes = 0;
     let index = firstIndex;
@@ -110,13 +111,10 @@ export class EntryCursor<Command> {
             this.timeBits = timeBits;
             this.time = readU64(view, item + ITEM_TIME);
           }
-          entries[count++] = {
-            logId: { term: this.term, index },
-            time: this.time,
-            command: codec.decode(
-              length === 0 ? EMPTY : new Uint8Array(view.buffer, payload, length),
-            ),
-          };
+          const command = codec.decode(
+            length === 0 ? EMPTY : new Uint8Array(view.buffer, payload, length),
+          );
+          entries[count++] = { logId: { term: this.term, index }, time: this.time, command };
         } else if (kind === ENTRY_KIND.blank || kind === ENTRY_KIND.membership) {
           if (gaps === NO_GAPS) gaps = [];
           gaps.push(index - firstIndex);
@@ -268,7 +266,7 @@ export function decodeEntries<Command>(
 }
 
 function readU64(view: DataView, offset: number): number {
-  return view.getUint32(offset, true) + view.getUint32(offset + 4, true) * TWO_TO_32;
+  return unboxed(view.getUint32(offset, true) + view.getUint32(offset + 4, true) * TWO_TO_32);
 }
 
 function malformed(index: number, what: string): KeelsonError {

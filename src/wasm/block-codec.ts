@@ -8,6 +8,7 @@
  * The scratch belongs to one codec, and a codec to one thread.
  */
 import { invariant } from '../base/assert.js';
+import { unboxed } from '../base/unboxed.js';
 import { BLOCKS_SUMMARY } from './abi.js';
 import { BLOCK, ITEM } from './layout.js';
 import type { SharedHeap } from './shared-heap.js';
@@ -149,9 +150,9 @@ export class BlockCodec {
     for (let i = 1; i < runs; i++) termRuns.push(this.readRun(i));
     const marks = view.getUint32(at + offset.marks, true);
     return {
-      firstIndex: view.getFloat64(at + offset.firstIndex, true),
-      lastIndex: view.getFloat64(at + offset.lastIndex, true),
-      lastTerm: view.getFloat64(at + offset.lastTerm, true),
+      firstIndex: unboxed(view.getFloat64(at + offset.firstIndex, true)),
+      lastIndex: unboxed(view.getFloat64(at + offset.lastIndex, true)),
+      lastTerm: unboxed(view.getFloat64(at + offset.lastTerm, true)),
       lastTime: view.getFloat64(at + offset.lastTime, true),
       items: view.getUint32(at + offset.items, true),
       blocks: view.getUint32(at + offset.blocks, true),
@@ -163,7 +164,10 @@ export class BlockCodec {
   private readRun(number: number): VerifiedBlocks['termRuns'][number] {
     const { view } = this.heap;
     const run = this.scratch + BLOCKS_SUMMARY.bytes + number * RUN_BYTES;
-    return { firstIndex: view.getFloat64(run, true), term: view.getFloat64(run + 8, true) };
+    return {
+      firstIndex: unboxed(view.getFloat64(run, true)),
+      term: unboxed(view.getFloat64(run + 8, true)),
+    };
   }
 
   private readMarks(count: number): PayloadPlace[] {
@@ -172,7 +176,7 @@ export class BlockCodec {
     for (let i = 0; i < count; i++) {
       const mark = this.scratch + MARKS_OFFSET + i * MARK_BYTES;
       places.push({
-        index: view.getFloat64(mark, true),
+        index: unboxed(view.getFloat64(mark, true)),
         pointer: view.getUint32(mark + 8, true),
         length: view.getUint32(mark + 12, true),
       });
