@@ -230,8 +230,8 @@ export class Proposals {
       this.payloadCount -= count;
       return;
     }
-    // A burst must not leave a large array of dead references behind.
-    if (count > 1024) this.payloads = [];
+    // A burst must not leave many dead references behind, but the next may be as large.
+    if (count > 1024) this.payloads = new Array(count);
     this.payloadCount = 0;
   }
 
