@@ -26,9 +26,14 @@ const empty = (count: number): Uint8Array[] => new Array(count).fill(new Uint8Ar
 const filled = (...lengths: number[]): Uint8Array[] =>
   lengths.map((length, place) => new Uint8Array(length).fill(place + length + 1));
 
+/** What a lease holds; its spans and its parts are the same bytes. */
 function bytesOf(store: MemoryLogStore, first: number, last: number, group = 0): Buffer {
   const lease = store.read(group, first, last, MAX_BYTES);
   const bytes = Buffer.concat(lease.parts);
+  const spans = lease.spans!.map(({ view, start, end }) =>
+    Buffer.from(view.buffer.slice(start, end)),
+  );
+  expect(Buffer.concat(spans).equals(bytes), `spans of ${first} to ${last}`).toBe(true);
   lease.release();
   return bytes;
 }
