@@ -180,7 +180,7 @@ export class BatchComposer {
   /** Puts a record into the open batch that the entries up to `upTo` are gone. */
   purge(group: GroupLog, upTo: LogId): LaneBatch {
     const batch = this.controlBatch(group, RECORD_BYTES);
-    group.purge(upTo);
+    group.purge(upTo, batch);
     this.addRecord(batch, group, ENTRY_KIND.purge, upTo);
     batch.records = true;
     batch.operations.push({ type: 'purge', group, index: upTo.index });

@@ -58,7 +58,7 @@ export class GroupLog {
   /** The entry before the first one kept. */
   purged: LogId;
   readonly termRuns: TermRunList = new TermRunList();
-  /** The last batch that took something off the end of the log, or all of it. */
+  /** The last batch that took something off the log, at either end. */
   private lastCut: LaneBatch | undefined;
   /** Where the log began anew last. */
   private resetIndex: LogIndex = 0;
@@ -114,8 +114,9 @@ export class GroupLog {
     }
   }
 
-  /** The entries up to `upTo` are gone. */
-  purge(upTo: LogId): void {
+  /** The entries up to `upTo` are gone; `batch` says so. */
+  purge(upTo: LogId, batch: LaneBatch): void {
+    this.lastCut = batch;
     this.purged = upTo;
     this.termRuns.purge(upTo.index);
     while ((this.blocks[this.firstBlock]?.lastIndex ?? Infinity) <= upTo.index) this.firstBlock++;
