@@ -13,7 +13,10 @@ import type { IoId, LogId, LogIndex, RecoveredLog, Term, TermRun } from '../engi
 export interface LogStore {
   /** What recovery found; called once per group, before anything else. */
   recovered(group: number): RecoveredLog;
-  /** Time of the last entry of the log that recovery found, ms since the epoch; 0 when it is empty. */
+  /**
+   * Time of the last entry of the log that recovery found, ms since the epoch; 0 when it is empty: of what
+   * was purged only the snapshot tells.
+   */
   lastTime(group: number): number;
 
   /**
@@ -44,8 +47,8 @@ export interface LogStore {
    */
   purge(group: number, upTo: LogId): void;
   /**
-   * The log begins anew behind `lastIncluded`, the last entry of a durable snapshot that was installed:
-   * one record, whole or not at all.
+   * The log begins anew behind `lastIncluded`, the last entry of a durable snapshot that was installed,
+   * and which is not behind what was committed: one record, whole or not at all.
    */
   resetLog(group: number, lastIncluded: LogId, io: IoId): void;
   /** Completes in order behind earlier I/O of the group; writes no bytes. */

@@ -45,15 +45,10 @@ const GONE: ArchiveChunk = {
 
 export class MemoryLogArchive {
   private readonly chunks: ArchiveChunk[] = [];
+  /** Memory of the archive, used or not. */
+  bytes = 0;
   /** In the last chunk. */
   private end = 0;
-
-  /** Memory of the archive, used or not. */
-  get bytes(): number {
-    let bytes = 0;
-    for (const chunk of this.chunks) bytes += chunk.bytes.length;
-    return bytes;
-  }
 
   /** Keeps the verified block in `view[offset, offset + length)`; returns its place. */
   add(view: DataView, offset: number, length: number): number {
@@ -136,6 +131,7 @@ export class MemoryLogArchive {
   dropBefore(place: number): void {
     const chunk = Math.floor(place / PLACES_OF_CHUNK);
     for (let before = chunk - 1; before >= 0 && this.chunks[before] !== GONE; before--) {
+      this.bytes -= this.chunks[before]!.bytes.length;
       this.chunks[before] = GONE;
     }
   }
@@ -143,20 +139,24 @@ export class MemoryLogArchive {
   /** Forgets all blocks. */
   clear(): void {
     this.chunks.length = 0;
+    this.bytes = 0;
     this.end = 0;
   }
 
   /** Forgets the block at `place` and all behind it. */
   truncateFrom(place: number): void {
-    this.chunks.length = Math.floor(place / PLACES_OF_CHUNK) + 1;
+    const kept = Math.floor(place / PLACES_OF_CHUNK) + 1;
+    for (const chunk of this.chunks.splice(kept)) this.bytes -= chunk.bytes.length;
     this.end = place % PLACES_OF_CHUNK;
   }
 
   private chunkFor(size: number): ArchiveChunk {
     const last = this.chunks[this.chunks.length - 1];
     if (last !== undefined && last.bytes.length - this.end >= size) return last;
-    const grown = last === undefined ? FIRST_CHUNK_BYTES : 2 * last.bytes.length;
-    const bytes = new Uint8Array(Math.max(size, Math.min(MAX_CHUNK_BYTES, grown)));
+    // As much again as is held: what was purged does not count.
+    const grown = Math.min(MAX_CHUNK_BYTES, Math.max(FIRST_CHUNK_BYTES, this.bytes));
+    const bytes = new Uint8Array(Math.max(size, grown));
+    this.bytes += bytes.length;
     const chunk = { bytes, view: new DataView(bytes.buffer) };
     this.chunks.push(chunk);
     this.end = 0;

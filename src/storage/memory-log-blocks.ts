@@ -48,6 +48,11 @@ export class MemoryLogBlocks {
     return this.firsts.length;
   }
 
+  /** Of the first block; `lastIndex + 1` when there is none. */
+  get firstIndex(): LogIndex {
+    return this.firsts[0] ?? this.lastIndex + 1;
+  }
+
   /** Memory that holds the blocks, in use or not. */
   get memoryBytes(): number {
     return this.window.bytes + this.archive.bytes;

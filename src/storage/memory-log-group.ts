@@ -74,6 +74,8 @@ export class MemoryLogGroup {
   /** The last I/O that the next flush completes. */
   private pendingIo: IoId | undefined;
   private pending = false;
+  /** The last I/O that was flushed, until it is taken. */
+  private flushedIo: IoId | undefined;
   private vote: Vote = NO_VOTE;
   private committed: LogIndex = 0;
   private purged: LogId = NO_LOG_ID;
@@ -198,11 +200,11 @@ export class MemoryLogGroup {
   }
 
   reset(lastIncluded: LogId): void {
-    invariant(
-      lastIncluded.index > this.purged.index,
-      'a log begins anew behind what it has purged',
-    );
-    this.truncateAfter(this.purged.index);
+    const { index } = lastIncluded;
+    const ahead = index > this.purged.index && index >= this.committed;
+    invariant(ahead, 'a log begins anew behind what it has purged and committed');
+    // From its first block on, which is durable still when a purge before this is not.
+    this.truncateAfter(this.blocks.firstIndex - 1);
     this.blocks.beginBehind(lastIncluded.index);
     this.durableBlocks = 0;
     this.termRuns.truncateAfter(0);
@@ -232,14 +234,16 @@ export class MemoryLogGroup {
 
   /** Takes the I/O that was flushed, if there was one. */
   completeIo(): IoId | undefined {
-    const io = this.pendingIo;
-    this.pendingIo = undefined;
-    this.pending = false;
+    const io = this.flushedIo;
+    this.flushedIo = undefined;
     return io;
   }
 
   /** All that was written so far is durable. */
   flushed(): void {
+    this.flushedIo = this.pendingIo;
+    this.pendingIo = undefined;
+    this.pending = false;
     this.durableVote = this.vote;
     this.durableCommitted = Math.min(this.committed, this.blocks.lastIndex);
     this.durablePurged = this.purged;

@@ -9,7 +9,7 @@
 import type { Logger } from '../base/logger.js';
 import type { StorageExecutor } from './storage-executor.js';
 
-/** Spare files that are kept however small the log is. */
+/** Spare files that are kept however small the log is; otherwise as many as it has segments. */
 const MIN_SPARES = 2;
 
 export interface RetiredSegmentsOptions {
@@ -72,7 +72,7 @@ export class RetiredSegments {
     const [oldest] = this.files;
     if (this.underWay !== undefined || this.stopped || oldest === undefined) return;
     if (oldest >= Math.min(this.oldestNeeded, this.oldestRead())) return;
-    const maxSpares = Math.max(MIN_SPARES, this.files.length);
+    const maxSpares = Math.max(MIN_SPARES, this.newest - this.oldestNeeded + 1);
     this.underWay = this.executor
       .run({ type: 'retire', ...this.options, sequence: oldest, maxSpares })
       .then(

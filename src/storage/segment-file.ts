@@ -146,7 +146,9 @@ export function readSegmentHeader(
     oldest: readU64(view, pointer + offset.oldest),
     recycled: (flags & SEGMENT_FLAG.recycled) !== 0,
   };
-  const plausible = header.dataStart === SECTOR_BYTES + checkpointBytes(groups);
+  const { oldest, sequence, dataStart } = header;
+  const plausible =
+    dataStart === SECTOR_BYTES + checkpointBytes(groups) && oldest >= 1 && oldest <= sequence;
   return plausible ? { ok: true, header } : { ok: false, newerVersion: undefined };
 }
 

@@ -103,18 +103,26 @@ export class StorageTaskRunner {
 function retire(disk: Disk, task: RetireTask): number {
   const { directory, lane, sequence, segmentBytes } = task;
   const path = segmentPath(directory, lane, sequence);
-  const file = disk.open(path, { access: 'read' });
-  const fileBytes = file.size();
-  file.close();
-  let spares = listSpares(disk, directory, lane).length;
-  if (fileBytes === segmentBytes && spares < task.maxSpares) {
-    disk.rename(path, sparePath(directory, lane, sequence));
-    spares++;
-  } else {
-    disk.remove(path);
+  // It is gone already when only the sync failed the last time.
+  if (disk.exists(path)) {
+    const fits = listSpares(disk, directory, lane).length < task.maxSpares;
+    if (fits && sizeOf(disk, path) === segmentBytes) {
+      disk.rename(path, sparePath(directory, lane, sequence));
+    } else {
+      disk.remove(path);
+    }
   }
   disk.syncDirectory(directory);
-  return spares;
+  return listSpares(disk, directory, lane).length;
+}
+
+function sizeOf(disk: Disk, path: string): number {
+  const file = disk.open(path, { access: 'read' });
+  try {
+    return file.size();
+  } finally {
+    file.close();
+  }
 }
 
 function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): number {

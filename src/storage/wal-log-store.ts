@@ -238,7 +238,9 @@ export class WalLogStore implements LogStore {
   resetLog(group: number, lastIncluded: LogId, io: IoId): void {
     if (!this.usable()) return;
     const log = this.group(group);
-    invariant(lastIncluded.index > log.purged.index, 'a log begins anew behind what it has purged');
+    const { index } = lastIncluded;
+    const ahead = index > log.purged.index && index >= log.committed;
+    invariant(ahead, 'a log begins anew behind what it has purged and committed');
     this.lane.reset(log, lastIncluded, io);
   }
 

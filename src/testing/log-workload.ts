@@ -106,9 +106,12 @@ export class LogWorkload {
   }
 
   private append(group: number, count: number, bytes: number, back: number): void {
-    const { last } = this.history(group);
+    const { last, committed } = this.history(group);
     const { entries, purged } = last;
-    const firstIndex = Math.max(purged.index + 1, lastIndexOf(last) + 1 - back);
+    const end = lastIndexOf(last);
+    // What is committed is never overwritten.
+    const first = Math.max(Math.min(committed, end), purged.index) + 1;
+    const firstIndex = Math.max(first, end + 1 - back);
     if (back > 0) this.nextTerm(group);
     const term = this.term(group);
     this.time++;

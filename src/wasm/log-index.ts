@@ -148,7 +148,8 @@ export class LogIndex {
     if (index <= this.last) return;
     if (this.exports.indexSkip(this.descriptor, index) < 0) {
       this.makeRoom();
-      this.exports.indexSkip(this.descriptor, index);
+      const skipped = this.exports.indexSkip(this.descriptor, index);
+      invariant(skipped > 0, 'the index has the room that it asked for');
     }
     this.segments.append(this.last + 1, 0);
     this.last = index;

@@ -1,6 +1,6 @@
 /** Thousands of small stores one after another over one heap, and the script that they run. */
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
-import type { LogStoreEvents } from '../../dist/storage/log-store.js';
+import type { LogStore, LogStoreEvents } from '../../dist/storage/log-store.js';
 import type { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { RecoveryMode } from '../../dist/storage/recovery.js';
 import { WalLogStore } from '../../dist/storage/wal-log-store.js';
@@ -80,7 +80,7 @@ export interface ScriptRun {
 
 /** Holds an open store against the histories; they go on from what it has. */
 export async function checkHistories(
-  store: WalLogStore,
+  store: LogStore,
   histories: ReadonlyMap<number, LogHistory>,
 ): Promise<Map<number, LogHistory>> {
   const after = new Map<number, LogHistory>();

@@ -3,8 +3,11 @@ import { ManualScheduler } from '../../dist/base/manual-scheduler.js';
 import { systemScheduler } from '../../dist/base/system-scheduler.js';
 import type { LogStoreEvents } from '../../dist/storage/log-store.js';
 import { MemoryLogImage, MemoryLogStore } from '../../dist/storage/memory-log-store.js';
+import { LogWorkload } from '../../dist/testing/log-workload.js';
 import { SharedHeap } from '../../dist/wasm/shared-heap.js';
+import { checkHistories, GROUPS, SCRIPT } from './fault-rig.js';
 import { decodeTestMembership, describeLogStore, LogDriver } from './log-store-suite.js';
+import { MicrotaskScheduler } from './microtask-scheduler.js';
 
 const heap = SharedHeap.create({ maximumBytes: 1 << 28 });
 const decodeMembership = decodeTestMembership;
@@ -54,6 +57,13 @@ function open(image: MemoryLogImage, options: { maxLogBytes?: number } = {}): Op
 
 const payload = (length: number): Uint8Array => new Uint8Array(length).fill(length);
 
+/** Runs jobs in the next turn of the event loop: what steps start without waiting is one flush. */
+class TurnScheduler extends MicrotaskScheduler {
+  override enqueue(job: () => void): void {
+    setImmediate(job);
+  }
+}
+
 describe('MemoryLogStore', () => {
   test('a crash keeps what was flushed and nothing else', () => {
     const image = new MemoryLogImage();
@@ -88,6 +98,74 @@ describe('MemoryLogStore', () => {
     second.driver.model.splice(0, 99, ...before);
     second.driver.expectRecovered(second.store.recovered(0));
     await second.driver.expectWhole();
+  });
+
+  test('a crash brings back what a purge and a reset took in one turn', async () => {
+    for (const purged of [1, 2, 4]) {
+      const image = new MemoryLogImage();
+      const { scheduler, store, driver } = open(image);
+      driver.append([payload(1), payload(2)]);
+      driver.append([payload(3), payload(4)]);
+      scheduler.runJobs();
+      const before = [...driver.model];
+      driver.purge(purged);
+      driver.reset(9);
+      driver.append([payload(10)]);
+      store.crash();
+      const { driver: after, store: reopened } = open(image);
+      after.model.splice(0, 99, ...before);
+      after.expectRecovered(reopened.recovered(0), `purged ${purged}`);
+      await after.expectWhole(`purged ${purged}`);
+    }
+  });
+
+  test('leaves after a crash what groups may have, wherever a script of them is cut', async () => {
+    for (let steps = 1; steps <= SCRIPT.length; steps++) {
+      let image = new MemoryLogImage();
+      const scheduler = new TurnScheduler(1);
+      const openImage = async (events: LogStoreEvents): Promise<MemoryLogStore> =>
+        new MemoryLogStore({ heap, scheduler, events, decodeMembership, image });
+      const workload = new LogWorkload(openImage, GROUPS, 1);
+      await workload.run(SCRIPT.slice(0, steps));
+      image = (workload.store as MemoryLogStore).crash();
+      const after = await openImage({ flushed() {}, failed() {}, writable() {} });
+      await checkHistories(after, workload.histories);
+      after.crash();
+    }
+  });
+
+  test('acknowledges nothing that a listener adds to another group of the same flush', () => {
+    const scheduler = new ManualScheduler();
+    const image = new MemoryLogImage();
+    const acknowledged: string[] = [];
+    const events: LogStoreEvents = {
+      flushed: (group, io) => {
+        acknowledged.push(`${group}: ${io.logId.index}`);
+        if (group === 0 && second.lastIndex === 1) second.append([payload(2)]);
+      },
+      failed: () => {},
+      writable: () => {},
+    };
+    const store = new MemoryLogStore({ heap, scheduler, events, decodeMembership, image });
+    const first = new LogDriver(store, 0);
+    const second = new LogDriver(store, 1);
+    first.append([payload(1)]);
+    second.append([payload(1)]);
+    const untilCrash: string[] = [];
+    scheduler.enqueue(() => untilCrash.push(...acknowledged));
+    scheduler.runJobs();
+    expect(untilCrash).toEqual(['0: 1', '1: 1']);
+    expect(acknowledged).toEqual(['0: 1', '1: 1', '1: 2']);
+  });
+
+  test('gives memory back as it is purged, however much was ever written', () => {
+    const { scheduler, store, driver } = open(new MemoryLogImage());
+    for (let round = 0; round < 600; round++) {
+      driver.append([payload(100_000)]);
+      if (driver.lastIndex > 60) driver.purge(driver.lastIndex - 60);
+      scheduler.runJobs();
+    }
+    expect(store.metrics().ringUsedBytes).toBeLessThan(24 * 1024 * 1024);
   });
 
   test('one flush serves a turn and reports the last I/O of each group', () => {

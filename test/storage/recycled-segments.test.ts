@@ -1,7 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import { KeelsonError } from '../../dist/base/errors.js';
 import { SeededRandom } from '../../dist/base/random.js';
+import { InlineExecutor } from '../../dist/storage/inline-executor.js';
+import { makeDirectories } from '../../dist/storage/make-directories.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
-import { MIB, openLog, segmentFile, type TestLog, texts } from './wal-support.js';
+import { type StorageTask, StorageTaskRunner } from '../../dist/storage/storage-tasks.js';
+import { SharedHeap } from '../../dist/wasm/shared-heap.js';
+import { MIB, type OpenOptions, openLog, segmentFile, type TestLog, texts } from './wal-support.js';
 
 const WAL = '/data/wal';
 const ENTRY_BYTES = 20_000;
@@ -104,15 +109,76 @@ describe('segments that nothing needs any more', () => {
 
   it('are kept for a reader until it has read them', async () => {
     const disk = new MemoryDisk();
-    const log = await openLog(disk, { ringBytes: 2 * MIB });
+    const held: (() => void)[] = [];
+    const executor = intercepted(disk, async (task, proceed) => {
+      if (task.type === 'read') await new Promise<void>((resolve) => held.push(resolve));
+      return proceed();
+    });
+    const log = await openLog(disk, { executor });
     while (!disk.exists(segmentFile(4))) await log.durable(log.append(filled(4, 'read')));
     const reading = log.store.read(0, 1, 3, MIB);
-    log.purge(log.lastIndex - 1);
-    await run(disk, log, 6);
+    await run(disk, log, 8);
+    expect(disk.exists(segmentFile(1))).toBe(true);
+    held.shift()!();
     const lease = await reading;
     expect(lease.firstIndex).toBe(1);
     lease.release();
-    await run(disk, log, 8);
-    expect(disk.exists(segmentFile(1))).toBe(false);
+    await run(disk, log, 10);
+    expect(segmentsOf(disk).length).toBeLessThanOrEqual(3);
+  });
+
+  it('are given up later when it failed the first time, even half-way', async () => {
+    for (const halfWay of [false, true]) {
+      const disk = new MemoryDisk();
+      let failures = 0;
+      const executor = intercepted(disk, async (task, proceed) => {
+        if (task.type !== 'retire' || failures > 0) return proceed();
+        failures++;
+        if (halfWay) await proceed();
+        throw new KeelsonError('KEELSON_STORAGE_FAILED', 'EIO');
+      });
+      const log = await openLog(disk, { executor });
+      await run(disk, log, 8);
+      expect(failures).toBe(1);
+      expect(segmentsOf(disk).length, `half-way: ${halfWay}`).toBeLessThanOrEqual(3);
+      expect(log.store.metrics().retiredSegments).toBeGreaterThanOrEqual(5);
+    }
+  });
+
+  it('become spare files only in full length, and no more of them than are wanted', async () => {
+    const disk = new MemoryDisk();
+    const heap = SharedHeap.create({ maximumBytes: MIB });
+    const runner = new StorageTaskRunner(heap, disk);
+    makeDirectories(disk, WAL);
+    const base = { type: 'retire', directory: WAL, lane: 0, maxSpares: 2 } as const;
+    const sizes = [4096, 8192, 8192, 8192];
+    const counts = sizes.map((size, at) => {
+      disk.open(segmentFile(at + 1), { access: 'write', create: true }).extend(size);
+      return runner.run({ ...base, sequence: at + 1, segmentBytes: 8192 });
+    });
+    expect(counts).toEqual([0, 1, 2, 2]);
+    expect(disk.list(WAL)).toEqual(['lane-0-spare-0000000002', 'lane-0-spare-0000000003']);
+  });
+
+  it('leave few spare files behind when most of a large log is purged', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    while (!disk.exists(segmentFile(20))) await log.durable(log.append(filled(4, 'large')));
+    log.purge(log.lastIndex - 1);
+    await run(disk, log, 22);
+    await run(disk, log, 24);
+    expect(filesOf(disk).length).toBeLessThanOrEqual(6);
   });
 });
+
+type Intercept = (task: StorageTask, proceed: () => Promise<unknown>) => Promise<unknown>;
+
+/** An inline executor whose tasks pass through `intercept`. */
+function intercepted(disk: MemoryDisk, intercept: Intercept): OpenOptions['executor'] {
+  return (heap, scheduler) => {
+    const executor = new InlineExecutor(heap, disk, scheduler);
+    const run = executor.run.bind(executor);
+    const through = (task: StorageTask): Promise<unknown> => intercept(task, () => run(task));
+    return Object.assign(executor, { run: through as typeof executor.run });
+  };
+}
