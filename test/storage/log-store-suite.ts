@@ -12,6 +12,7 @@ import {
   type RecoveredLog,
 } from '../../dist/engine/types.js';
 import type { LogStore, LogStoreEvents } from '../../dist/storage/log-store.js';
+import { decodeBlocks, type LogEntry } from '../../dist/testing/log-blocks.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../../dist/wasm/layout.js';
 
 export interface LogStoreFixture {
@@ -24,47 +25,9 @@ export interface LogStoreFixture {
   readonly maxPayloadBytes: number;
 }
 
-export interface DecodedEntry {
-  readonly index: number;
-  readonly term: number;
-  readonly time: number;
-  readonly kind: number;
-  readonly payload: string;
-}
-
 /** Memberships of these tests are JSON; stores are opened with this decoder. */
 export function decodeTestMembership(payload: Uint8Array): Membership {
   return JSON.parse(new TextDecoder().decode(payload)) as Membership;
-}
-
-/** Entries of consecutive blocks, with payloads as hex. */
-export function decodeBlocks(parts: readonly Uint8Array[], group: number): DecodedEntry[] {
-  const bytes = Buffer.concat(parts);
-  const entries: DecodedEntry[] = [];
-  let at = 0;
-  while (at < bytes.length) {
-    expect(bytes.readUInt32LE(at + BLOCK.offset.magic)).toBe(BLOCK.magic);
-    expect(bytes.readUInt32LE(at + BLOCK.offset.group)).toBe(group);
-    const items = bytes.readUInt32LE(at + BLOCK.offset.items);
-    let payload = at + BLOCK.bytes + items * ITEM.bytes;
-    for (let place = 0; place < items; place++) {
-      const item = at + BLOCK.bytes + place * ITEM.bytes;
-      const length = bytes.readUInt32LE(item + ITEM.offset.length);
-      entries.push({
-        index: Number(bytes.readBigUInt64LE(item + ITEM.offset.index)),
-        term: Number(bytes.readBigUInt64LE(item + ITEM.offset.term)),
-        time: Number(bytes.readBigUInt64LE(item + ITEM.offset.time)),
-        kind: bytes.readUInt32LE(item + ITEM.offset.kind),
-        payload: bytes.toString('hex', payload, payload + length),
-      });
-      payload += length;
-    }
-    expect(payload - at - BLOCK.bytes - items * ITEM.bytes).toBe(
-      bytes.readUInt32LE(at + BLOCK.offset.payloadLength),
-    );
-    at = payload;
-  }
-  return entries;
 }
 
 /** Offsets at which blocks end. */
@@ -83,7 +46,7 @@ function blockEnds(blocks: Uint8Array): number[] {
 export class LogDriver {
   readonly store: LogStore;
   readonly group: number;
-  readonly model: DecodedEntry[];
+  readonly model: LogEntry[];
   readonly flushed: IoId[] = [];
   sequence = 0;
   term = 1;
@@ -91,7 +54,7 @@ export class LogDriver {
   /** Of the entry before the first one kept. */
   purged: LogId = NO_LOG_ID;
 
-  constructor(store: LogStore, group: number, model: DecodedEntry[] = []) {
+  constructor(store: LogStore, group: number, model: LogEntry[] = []) {
     this.store = store;
     this.group = group;
     this.model = model;
@@ -117,7 +80,13 @@ export class LogDriver {
     this.model.length = firstIndex - 1;
     for (const payload of payloads) {
       const index = this.model.length + 1;
-      this.model.push({ index, term, time, kind, payload: Buffer.from(payload).toString('hex') });
+      this.model.push({
+        index,
+        term,
+        time,
+        kind,
+        payload: Buffer.from(payload).toString('latin1'),
+      });
     }
     const io = this.io();
     store.append(group, staged, firstIndex, io);
@@ -153,7 +122,7 @@ export class LogDriver {
     await until(() => (this.flushed.at(-1)?.sequence ?? 0) >= io.sequence, 'the I/O is flushed');
   }
 
-  async read(firstIndex: number, lastIndex: number, maxBytes = 1 << 24): Promise<DecodedEntry[]> {
+  async read(firstIndex: number, lastIndex: number, maxBytes = 1 << 24): Promise<LogEntry[]> {
     const lease = await this.store.read(this.group, firstIndex, lastIndex, maxBytes);
     const entries = decodeBlocks(lease.parts, this.group);
     const bytes = lease.parts.reduce((sum, part) => sum + part.length, 0);
@@ -167,7 +136,7 @@ export class LogDriver {
 
   async expectWhole(context = ''): Promise<void> {
     const { index: purged } = this.purged;
-    const entries: DecodedEntry[] = [];
+    const entries: LogEntry[] = [];
     while (purged + entries.length < this.lastIndex) {
       entries.push(...(await this.read(purged + entries.length + 1, this.lastIndex)));
     }
@@ -185,7 +154,7 @@ export class LogDriver {
     expect(found.memberships, context).toEqual(
       memberships.map(({ index, payload }) => ({
         index,
-        membership: decodeTestMembership(Buffer.from(payload, 'hex')),
+        membership: decodeTestMembership(Buffer.from(payload, 'latin1')),
       })),
     );
     expect(found.purged, context).toEqual(this.purged);
@@ -229,7 +198,7 @@ export function describeLogStore(
       return store;
     }
 
-    function drive(store: LogStore, group = 0, model: DecodedEntry[] = []): LogDriver {
+    function drive(store: LogStore, group = 0, model: LogEntry[] = []): LogDriver {
       const driver = new LogDriver(store, group, model);
       drivers.set(`own/${group}`, driver);
       return driver;
@@ -643,6 +612,17 @@ export function describeLogStore(
       last.next.expectRecovered(last.found, 'with nothing left');
       last.next.append(bytes(1, 1));
       await last.next.expectWhole('behind it');
+    });
+
+    test('a log does not begin anew before what was committed', async () => {
+      const driver = await openDriver();
+      await driver.durable(driver.append(bytes(1, 2, 3, 4)));
+      driver.store.recordCommitted(0, 3);
+      const io = { ...driver.io(), sequence: driver.sequence + 1 };
+      expect(() => driver.store.resetLog(0, { index: 2, term: 1 }, io)).toThrow('committed');
+      await driver.expectWhole();
+      const { next, found } = await reopen(driver);
+      next.expectRecovered(found);
     });
 
     test('a log that was reset begins anew, whatever was in it', async () => {
