@@ -177,13 +177,13 @@ export class BatchComposer {
     return batch;
   }
 
-  /** Puts a record into the open batch that the entries up to `upTo` are gone. */
-  purge(group: GroupLog, upTo: LogId): LaneBatch {
+  /** Puts a record into the open batch of what is purged. */
+  recordPurge(group: GroupLog): LaneBatch {
     const batch = this.controlBatch(group, RECORD_BYTES);
-    group.purge(upTo, batch);
-    this.addRecord(batch, group, ENTRY_KIND.purge, upTo);
+    group.recordPurge(batch);
+    this.addRecord(batch, group, ENTRY_KIND.purge, group.purged);
     batch.records = true;
-    batch.operations.push({ type: 'purge', group, index: upTo.index });
+    batch.operations.push({ type: 'purge', group, index: group.purged.index });
     return batch;
   }
 

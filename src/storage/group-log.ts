@@ -60,6 +60,10 @@ export class GroupLog {
   readonly termRuns: TermRunList = new TermRunList();
   /** The last batch that took something off the log, at either end. */
   private lastCut: LaneBatch | undefined;
+  /** The batch with the last record of a purge. */
+  purgeBatch: LaneBatch | undefined;
+  /** There is a purge behind that one which no record tells yet. */
+  purgeWaits = false;
   /** Where the log began anew last. */
   private resetIndex: LogIndex = 0;
   /** What the budget of the indexes counts for this log. */
@@ -114,18 +118,25 @@ export class GroupLog {
     }
   }
 
-  /** The entries up to `upTo` are gone; `batch` says so. */
-  purge(upTo: LogId, batch: LaneBatch): void {
-    this.lastCut = batch;
+  /** The entries up to `upTo` are gone. */
+  purge(upTo: LogId): void {
     this.purged = upTo;
     this.termRuns.purge(upTo.index);
     while ((this.blocks[this.firstBlock]?.lastIndex ?? Infinity) <= upTo.index) this.firstBlock++;
   }
 
-  /** The log begins anew behind `lastIncluded`; `batch` says so. */
+  /** `batch` says what is purged. */
+  recordPurge(batch: LaneBatch): void {
+    this.lastCut = batch;
+    this.purgeBatch = batch;
+    this.purgeWaits = false;
+  }
+
+  /** The log begins anew behind `lastIncluded`; `batch` says so, and all that is purged. */
   reset(lastIncluded: LogId, batch: LaneBatch): void {
     this.truncateAfter(0, batch);
     this.lastCut = batch;
+    this.purgeWaits = false;
     this.purged = lastIncluded;
     this.lastIndex = lastIncluded.index;
     this.resetIndex = lastIncluded.index;

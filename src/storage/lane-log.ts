@@ -106,11 +106,11 @@ export class LaneLog {
     this.touch(this.composer.truncateAfter(group, lastIndex, io.vote.term), group, io);
   }
 
+  /** One record of a group is under way at a time: more purges than batches would fill the slots. */
   purge(group: GroupLog, upTo: LogId): void {
-    const batch = this.composer.purge(group, upTo);
-    batch.touched.add(group);
-    group.lastBatch = batch;
-    this.scheduleSubmit();
+    group.purge(upTo);
+    if (group.purgeBatch?.completed === false) group.purgeWaits = true;
+    else this.recordPurge(group);
   }
 
   reset(group: GroupLog, lastIncluded: LogId, io: IoId): void {
@@ -222,6 +222,7 @@ export class LaneLog {
           break;
         case 'purge':
           index.purge(operation.index);
+          if (group.purgeWaits) this.recordPurge(group);
           break;
         case 'reset':
           index.reset(operation.index);
@@ -229,6 +230,13 @@ export class LaneLog {
       }
       this.events.shrunk(group);
     }
+  }
+
+  private recordPurge(group: GroupLog): void {
+    const batch = this.composer.recordPurge(group);
+    batch.touched.add(group);
+    group.lastBatch = batch;
+    this.scheduleSubmit();
   }
 
   private makeRoom(): void {

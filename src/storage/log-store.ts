@@ -41,8 +41,8 @@ export interface LogStore {
   saveVote(group: number, io: IoId): void;
   truncateAfter(group: number, index: LogIndex, io: IoId): void;
   /**
-   * Gives up the entries up to `upTo`, which a durable snapshot holds. Recorded with the next batch and
-   * answered by nothing; until that is durable, recovery finds an earlier `RecoveredLog.purged`. Leases
+   * Gives up the entries up to `upTo`, which a durable snapshot holds. Recorded with one of the next batches
+   * and answered by nothing; until that is durable, recovery finds an earlier `RecoveredLog.purged`. Leases
    * stay valid.
    */
   purge(group: number, upTo: LogId): void;

@@ -23,6 +23,7 @@ import { LOG_FOLDER } from './data-directory.js';
 import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
 import { IndexBudget } from './index-budget.js';
+import { LaneFiles } from './lane-files.js';
 import { LaneLog } from './lane-log.js';
 import type { BatchPlace } from './lane-writer.js';
 import type {
@@ -36,9 +37,6 @@ import type {
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
-import { RetiredSegments } from './retired-segments.js';
-import { SegmentReads } from './segment-reads.js';
-import { SpareSegment } from './spare-segment.js';
 import type { StorageExecutor } from './storage-executor.js';
 import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
 import {
@@ -90,12 +88,9 @@ export class WalLogStore implements LogStore {
   private readonly lane: LaneLog;
   private readonly memory: WalMemory;
   private readonly indexBudget: IndexBudget;
-  private readonly spare: SpareSegment;
-  private readonly retired: RetiredSegments;
+  private readonly files: LaneFiles;
   /** The oldest segment that a log needs; a lower bound since it was computed. */
   private oldestSegment = 0;
-  /** Set once recovery is done. */
-  private segmentReads!: SegmentReads;
   private readonly groups: Map<number, GroupLog> = new Map();
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
@@ -148,10 +143,8 @@ export class WalLogStore implements LogStore {
     const limits = { ...options, maxStageBytes: maxStageBytes(options) };
     const events = {
       flushed: (group: GroupLog, io: IoId) => this.events.flushed(group.id, io),
-      written: (place: BatchPlace, oldestSegment: number) => {
-        this.spare.written(place);
-        this.retired.written(place.segment, oldestSegment);
-      },
+      written: (place: BatchPlace, oldestSegment: number) =>
+        this.files.written(place, oldestSegment),
       shrunk: (group: GroupLog) => {
         this.indexBudget.count(group);
         this.oldestSegment = 0;
@@ -162,19 +155,16 @@ export class WalLogStore implements LogStore {
     this.lane = new LaneLog(this.heap, this.ring, executor, this.scheduler, limits, events, () =>
       this.findOldestSegment(),
     );
-    const { segmentBytes } = options;
-    const files = { directory: this.directory, lane: LANE, segmentBytes };
-    this.spare = new SpareSegment(
-      { ...files, direct: options.directIo === 'auto', zeros: memory.zeros },
+    this.files = new LaneFiles(
+      {
+        directory: this.directory,
+        lane: LANE,
+        segmentBytes: options.segmentBytes,
+        direct: options.directIo === 'auto',
+        zeros: memory.zeros,
+      },
       executor,
       this.logger,
-    );
-    this.retired = new RetiredSegments(
-      files,
-      executor,
-      this.logger,
-      () => this.segmentReads.oldestSegment,
-      (count) => this.spare.available(count),
     );
     this.unpinned = () => this.lane.unpinned();
   }
@@ -289,7 +279,7 @@ export class WalLogStore implements LogStore {
       ringUsedBytes: ring.usedBytes(),
       cacheHits: this.cacheHits,
       cacheMisses: this.cacheMisses,
-      retiredSegments: this.retired.retired,
+      retiredSegments: this.files.retiredSegments,
     };
   }
 
@@ -325,20 +315,8 @@ export class WalLogStore implements LogStore {
       },
     );
     if (place !== undefined) recovered.placeCarried(place);
-    this.segmentReads = new SegmentReads(
-      {
-        directory,
-        lane: LANE,
-        summary: memory.summary,
-        ...scratch,
-      },
-      executor,
-      () => this.checkUsable(),
-    );
-    // The first segment of this run took one, if there was any.
-    this.spare.available(Math.max(0, recovered.spares - 1));
-    this.retired.begin(recovered.segments);
-    this.retired.written(recovered.start.sequence, recovered.start.oldestSegment);
+    const readMemory = { ...scratch, summary: memory.summary };
+    this.files.begin(recovered, readMemory, () => this.checkUsable());
     this.logRecovery(recovered);
   }
 
@@ -367,7 +345,7 @@ export class WalLogStore implements LogStore {
 
   private findOldestSegment(): number {
     if (this.oldestSegment === 0) {
-      let oldest = this.retired.newest;
+      let oldest = this.files.newest;
       for (const log of this.groups.values()) oldest = Math.min(oldest, log.index.oldestSegment);
       this.oldestSegment = oldest;
     }
@@ -390,12 +368,7 @@ export class WalLogStore implements LogStore {
     maxBytes: number,
   ): Promise<EntriesLease> {
     const lastOnDisk = Math.min(lastIndex, log.firstCached() - 1);
-    let lease: EntriesLease | undefined;
-    try {
-      lease = await this.segmentReads.read(log, firstIndex, lastOnDisk, maxBytes);
-    } finally {
-      this.retired.goOn();
-    }
+    const lease = await this.files.read(log, firstIndex, lastOnDisk, maxBytes);
     if (lease !== undefined) return lease;
     if (firstIndex > log.lastIndex || firstIndex <= log.purged.index) {
       throw new KeelsonError(
@@ -414,7 +387,7 @@ export class WalLogStore implements LogStore {
     const untilMs = scheduler.now() + limitMs;
     const inOrder = this.lane
       .shutDown(this.groups.values())
-      .then(() => Promise.all([this.spare.stop(), this.retired.stop()]))
+      .then(() => this.files.stop())
       .then(() => this.executor.stopLane());
     try {
       await untilTime(scheduler, untilMs - limitMs * THREADS_END_SHARE, inOrder);

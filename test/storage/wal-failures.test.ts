@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { IoId } from '../../dist/engine/types.js';
 import type { EntriesLease, StagedEntries } from '../../dist/storage/log-store.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
-import { ENTRY_KIND } from '../../dist/wasm/layout.js';
+import { ENTRY_KIND, SECTOR_BYTES } from '../../dist/wasm/layout.js';
 import { createBench } from '../wasm/support.js';
 import { entriesOf, MIB, openLog, type TestLog, texts, vote } from './wal-support.js';
 
@@ -98,6 +98,20 @@ function appendBlank(log: TestLog, term: number): IoId {
 }
 
 describe('the memory of the write-ahead log', () => {
+  it('takes one record for a flood of purges, and the last of them counts', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    await log.durable(log.append(texts(900)));
+    const before = log.store.metrics().flushedBytes;
+    for (let index = 1; index <= 800; index++) log.purge(index);
+    await log.durable(log.append(texts(1)));
+    expect(log.store.metrics().flushedBytes - before).toBeLessThanOrEqual(3 * SECTOR_BYTES);
+    await log.store.close();
+    const after = await openLog(disk.crash());
+    expect(after.purged.index).toBe(800);
+    expect(after.lastIndex).toBe(901);
+  });
+
   it('refuses entries while a reader pins the ring, and says when there is room again', async () => {
     const log = await openLog(new MemoryDisk());
     await log.durable(log.append(texts(4, 'p'.repeat(20_000))));
