@@ -1,5 +1,6 @@
 import type { WriteResult } from '../api.js';
 import type { KeelsonError } from '../base/errors.js';
+import { AppendedRuns } from './appended-runs.js';
 
 /**
  * Client writes on a leader, in the order of arrival: first those that wait to be applied, behind
@@ -10,9 +11,10 @@ import type { KeelsonError } from '../base/errors.js';
  *  | index and term known   | payload not yet staged |
  * ```
  *
- * One ring of parallel arrays, sized once: a write costs no object besides its promise. A slot holds
- * one write or one `writeMany`, which is answered as a whole. The log can only overwrite a suffix, so
- * slots leave at the head (applied) or at the end of the appended part (overwritten).
+ * One ring of parallel arrays: a write costs no object besides its promise. A slot holds one write or
+ * one `writeMany`, which is answered as a whole. The log can only overwrite a suffix, so slots leave at
+ * the head (applied) or at the end of the appended part (overwritten). The ring grows to the most that
+ * ever waited at once, and no further: what it walks over stays in the processor's cache.
  *
  * Writes that this node holds for another leader are only counted here: one budget bounds them all.
  */
@@ -48,30 +50,34 @@ export interface ProposalChunk {
   readonly count: number;
 }
 
-/** Slots are used again; a promise's resolver is its own for ever. */
+/** Positions are used again; a promise's resolver is its own for ever. */
 export interface ProposalTicket {
-  readonly slot: number;
+  readonly position: number;
   readonly resolve: Resolve | undefined;
 }
 
 export class Proposals {
   private readonly limits: ProposalLimits;
-  private readonly mask: number;
-  private readonly resolves: (Resolve | undefined)[];
+  private mask = FIRST_CAPACITY - 1;
+  private resolves: (Resolve | undefined)[] = new Array(FIRST_CAPACITY).fill(undefined);
   /** Results of a `writeMany` so far; undefined for a single write. */
-  private readonly results: (WriteResult<unknown>[] | undefined)[];
-  private readonly counts: Int32Array;
-  private readonly bytes: Int32Array;
-  // Plain arrays: an index or a term that comes from one of floats is boxed anew in each log id.
-  private readonly firstIndexes: number[];
-  private readonly terms: number[];
+  private results: (WriteResult<unknown>[] | undefined)[] = new Array(FIRST_CAPACITY).fill(
+    undefined,
+  );
+  private counts = new Int32Array(FIRST_CAPACITY);
+  private bytes = new Int32Array(FIRST_CAPACITY);
   /** Where a write goes, if it may, when this node may append it no longer. */
-  private readonly sendOns: (SendOn | undefined)[];
-  /** Time limit in ms until it is appended, point in monotonic time from then on. */
-  private readonly deadlines: Float64Array;
+  private sendOns: (SendOn | undefined)[] = new Array(FIRST_CAPACITY).fill(undefined);
+  /** Time limits in ms, from when the write is appended. */
+  private timeouts = new Float64Array(FIRST_CAPACITY);
+  // Positions only grow; the slot of a position is its low bits.
   private head = 0;
   private appended = 0;
   private tail = 0;
+  /** Of the slots in [head, appended). */
+  private readonly runs = new AppendedRuns();
+  /** Index of the first entry of the slot at `head`. */
+  private headIndex = 0;
   /** Payloads of the slots in [appended, tail), flat. */
   private payloads: Uint8Array[] = [];
   private payloadCount = 0;
@@ -81,20 +87,11 @@ export class Proposals {
   private heldEntries = 0;
   private heldBytes = 0;
   private nextDeadlineMs = Number.POSITIVE_INFINITY;
+  /** The least time limit of what is not appended yet. */
+  private shortestTimeoutMs = Number.POSITIVE_INFINITY;
 
   constructor(limits: ProposalLimits) {
     this.limits = limits;
-    let capacity = 1;
-    while (capacity < limits.maxPendingWrites) capacity *= 2;
-    this.mask = capacity - 1;
-    this.resolves = new Array(capacity).fill(undefined);
-    this.results = new Array(capacity).fill(undefined);
-    this.counts = new Int32Array(capacity);
-    this.bytes = new Int32Array(capacity);
-    this.firstIndexes = new Array(capacity).fill(0);
-    this.terms = new Array(capacity).fill(0);
-    this.sendOns = new Array(capacity).fill(undefined);
-    this.deadlines = new Float64Array(capacity);
   }
 
   /** Entries that wait, appended or not. */
@@ -158,8 +155,8 @@ export class Proposals {
 
   /** Names the write that was added last, for `cancel`. */
   lastTicket(): ProposalTicket {
-    const slot = (this.tail - 1) & this.mask;
-    return { slot, resolve: this.resolves[slot] };
+    const position = this.tail - 1;
+    return { position, resolve: this.resolves[position & this.mask] };
   }
 
   private addSlot(
@@ -170,13 +167,15 @@ export class Proposals {
     sendOn: SendOn | undefined,
   ): Promise<unknown> {
     const promise = new Promise<unknown>(capture);
+    if (this.tail - this.head > this.mask) this.grow();
     const slot = this.tail++ & this.mask;
     this.resolves[slot] = capturedResolve;
     this.results[slot] = results;
     this.counts[slot] = count;
     this.bytes[slot] = bytes;
     this.sendOns[slot] = sendOn;
-    this.deadlines[slot] = timeoutMs;
+    this.timeouts[slot] = timeoutMs;
+    if (timeoutMs < this.shortestTimeoutMs) this.shortestTimeoutMs = timeoutMs;
     this.entries += count;
     this.pendingBytes += bytes;
     this.payloadBytes += bytes;
@@ -206,20 +205,22 @@ export class Proposals {
 
   /** The first `count` unappended entries now stand in the log from `firstIndex` on. */
   appendedAs(count: number, firstIndex: number, term: number, nowMs: number): void {
-    const end = firstIndex + count;
-    let bytes = 0;
-    let earliest = this.nextDeadlineMs;
-    for (let index = firstIndex; index < end; ) {
-      const slot = this.appended++ & this.mask;
-      this.firstIndexes[slot] = index;
-      this.terms[slot] = term;
-      const deadline = nowMs + this.deadlines[slot]!;
-      this.deadlines[slot] = deadline;
-      if (deadline < earliest) earliest = deadline;
-      index += this.counts[slot]!;
-      bytes += this.bytes[slot]!;
+    const deadline = nowMs + this.shortestTimeoutMs;
+    if (deadline < this.nextDeadlineMs) this.nextDeadlineMs = deadline;
+    if (this.appended === this.head) this.headIndex = firstIndex;
+    let bytes = this.payloadBytes;
+    if (count === this.payloadCount) {
+      this.appended = this.tail;
+      this.shortestTimeoutMs = Number.POSITIVE_INFINITY;
+    } else {
+      bytes = 0;
+      for (let left = count; left > 0; this.appended++) {
+        const slot = this.appended & this.mask;
+        left -= this.counts[slot]!;
+        bytes += this.bytes[slot]!;
+      }
     }
-    this.nextDeadlineMs = earliest;
+    this.runs.push(this.appended, firstIndex, firstIndex + count - 1, term, nowMs);
     this.dropPayloads(count, bytes);
   }
 
@@ -238,6 +239,7 @@ export class Proposals {
   /** Fails everything that has no place in the log yet; it changed nothing. */
   refuseUnappended(error: KeelsonError): void {
     this.dropPayloads(this.payloadCount, this.payloadBytes);
+    this.shortestTimeoutMs = Number.POSITIVE_INFINITY;
     while (this.tail !== this.appended) this.rejectSlot(--this.tail & this.mask, error);
   }
 
@@ -253,7 +255,7 @@ export class Proposals {
       const sendOn = this.sendOns[slot];
       if (sendOn !== undefined && resolve !== undefined) {
         this.resolves[slot] = undefined;
-        resolve(sendOn(this.payloads[at]!, this.deadlines[slot]!));
+        resolve(sendOn(this.payloads[at]!, this.timeouts[slot]!));
       }
       at += this.counts[slot]!;
     }
@@ -262,16 +264,15 @@ export class Proposals {
 
   /** Answers what was applied in [firstIndex, lastIndex]; `responses[i]` belongs to `firstIndex + i`. */
   applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void {
-    while (this.head !== this.appended) {
+    while (this.head !== this.appended && this.headIndex <= lastIndex) {
       const slot = this.head & this.mask;
-      const index = this.firstIndexes[slot]!;
-      if (index > lastIndex) return;
-      const term = this.terms[slot]!;
+      const { term } = this.runs;
+      const index = this.headIndex;
       const results = this.results[slot];
       const resolve = this.resolves[slot];
       if (results === undefined) {
-        this.head++;
-        this.release(slot);
+        this.headIndex = index + 1;
+        this.releaseHead(slot);
         resolve?.({ response: responses[index - firstIndex], logId: { term, index } });
         continue;
       }
@@ -280,20 +281,19 @@ export class Proposals {
         if (at > lastIndex) return;
         results.push({ response: responses[at - firstIndex], logId: { term, index: at } });
       }
-      this.head++;
-      this.release(slot);
+      this.headIndex = index + count;
+      this.releaseHead(slot);
       resolve?.(results);
     }
   }
 
   /** Entries behind `index` were overwritten: whoever waits for them will never know. */
   truncatedAfter(index: number, error: KeelsonError): void {
-    while (this.appended !== this.head) {
-      const slot = (this.appended - 1) & this.mask;
-      if (this.firstIndexes[slot]! + this.counts[slot]! - 1 <= index) return;
+    while (this.appended !== this.head && this.runs.newestLastIndex > index) {
       // What is not appended yet was refused before, by the caller.
-      this.appended--;
-      this.tail--;
+      this.tail = --this.appended;
+      const slot = this.appended & this.mask;
+      this.runs.dropLastSlot(this.appended, this.counts[slot]!);
       this.rejectSlot(slot, error);
     }
   }
@@ -306,7 +306,8 @@ export class Proposals {
 
   /** Gives up waiting for one slot; its entry may still commit. */
   cancel(ticket: ProposalTicket, error: KeelsonError): void {
-    const { slot, resolve } = ticket;
+    const { position, resolve } = ticket;
+    const slot = position & this.mask;
     if (resolve !== undefined && this.resolves[slot] === resolve) this.forget(slot, error);
   }
 
@@ -314,13 +315,16 @@ export class Proposals {
   expire(nowMs: number, makeError: () => KeelsonError): void {
     if (nowMs < this.nextDeadlineMs) return;
     let next = Number.POSITIVE_INFINITY;
-    for (let position = this.head; position !== this.appended; position++) {
-      const slot = position & this.mask;
-      if (this.resolves[slot] === undefined) continue;
-      const deadline = this.deadlines[slot]!;
-      if (deadline <= nowMs) this.forget(slot, makeError());
-      else if (deadline < next) next = deadline;
-    }
+    let position = this.head;
+    this.runs.forEach((end, appendedMs) => {
+      for (; position !== end; position++) {
+        const slot = position & this.mask;
+        if (this.resolves[slot] === undefined) continue;
+        const deadline = appendedMs + this.timeouts[slot]!;
+        if (deadline <= nowMs) this.forget(slot, makeError());
+        else if (deadline < next) next = deadline;
+      }
+    });
     this.nextDeadlineMs = next;
   }
 
@@ -337,6 +341,15 @@ export class Proposals {
     resolve?.(Promise.reject(error));
   }
 
+  /** The slot at `head` is answered; the caller has set `headIndex` to what follows in the run. */
+  private releaseHead(slot: number): void {
+    if (++this.head === this.runs.end) {
+      this.runs.shift();
+      if (!this.runs.empty) this.headIndex = this.runs.firstIndex;
+    }
+    this.release(slot);
+  }
+
   private release(slot: number): void {
     this.entries -= this.counts[slot]!;
     this.pendingBytes -= this.bytes[slot]!;
@@ -351,6 +364,32 @@ export class Proposals {
     this.head = 0;
     this.appended = 0;
     this.tail = 0;
+    this.runs.startOver();
     this.nextDeadlineMs = Number.POSITIVE_INFINITY;
   }
+
+  private grow(): void {
+    const { head, tail, mask } = this;
+    const capacity = (mask + 1) * 2;
+    const newMask = capacity - 1;
+    const objects = <T>(from: (T | undefined)[]): (T | undefined)[] => {
+      const to: (T | undefined)[] = new Array(capacity).fill(undefined);
+      for (let at = head; at !== tail; at++) to[at & newMask] = from[at & mask];
+      return to;
+    };
+    const numbers = <T extends Int32Array | Float64Array>(from: T, to: T): T => {
+      for (let at = head; at !== tail; at++) to[at & newMask] = from[at & mask]!;
+      return to;
+    };
+    this.resolves = objects(this.resolves);
+    this.results = objects(this.results);
+    this.sendOns = objects(this.sendOns);
+    this.counts = numbers(this.counts, new Int32Array(capacity));
+    this.bytes = numbers(this.bytes, new Int32Array(capacity));
+    this.timeouts = numbers(this.timeouts, new Float64Array(capacity));
+    this.mask = newMask;
+  }
 }
+
+/** A power of two. */
+const FIRST_CAPACITY = 16;
