@@ -205,9 +205,9 @@ export class Engine {
 
   // Results
 
-  /** What is to be done; the caller owns the array, unless it is empty. */
-  takeCommands(): Command[] {
-    return this.state.takeCommands();
+  /** What is to be done next; undefined when all is taken. */
+  nextCommand(): Command | undefined {
+    return this.state.nextCommand();
   }
 
   get role(): Role {

@@ -1,3 +1,4 @@
+import { CommandQueue } from './command-queue.js';
 import type { Command, EntrySource } from './commands.js';
 import type { EngineConfig } from './config.js';
 import { invariant } from './invariant.js';
@@ -21,8 +22,6 @@ import type {
   Vote,
 } from './types.js';
 import { mayReplaceVote, sameVote } from './vote.js';
-
-const NO_COMMANDS: Command[] = [];
 
 /**
  * What a node of any role has: its vote, its log, how far both are durable, how far the log is
@@ -58,7 +57,7 @@ export class NodeState {
   private announcedRole: Role = 'follower';
   private announcedLeader: NodeId = 0;
   private announcedVote: Vote;
-  private commands: Command[] = NO_COMMANDS;
+  private readonly commands = new CommandQueue();
   private readonly random: Random;
   private readonly voteReplies: ReplyQueue = new ReplyQueue();
   private readonly logReplies: ReplyQueue = new ReplyQueue();
@@ -104,19 +103,16 @@ export class NodeState {
   // Commands
 
   emit(command: Command): void {
-    if (this.commands === NO_COMMANDS) this.commands = [command];
-    else this.commands.push(command);
+    this.commands.push(command);
   }
 
   send(target: NodeId, message: ControlMessage): void {
     this.emit({ type: 'Send', target, message });
   }
 
-  takeCommands(): Command[] {
-    const commands = this.commands;
-    this.commands = NO_COMMANDS;
+  nextCommand(): Command | undefined {
     this.io.submitted = this.io.accepted;
-    return commands;
+    return this.commands.shift();
   }
 
   /** Tells of role, term, vote and leader when one of them has changed. */

@@ -308,13 +308,11 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.running = true;
     try {
       for (;;) {
-        const commands = this.engine.takeCommands();
-        if (commands.length === 0) break;
-        for (const command of commands) {
-          this.execute(command);
-          // By a machine that threw, or by what came of its apply.
-          if (this.stopReason !== undefined) return;
-        }
+        const command = this.engine.nextCommand();
+        if (command === undefined) break;
+        this.execute(command);
+        // By a machine that threw, or by what came of its apply.
+        if (this.stopReason !== undefined) return;
       }
       this.staging.staged = undefined;
       this.armTimer();

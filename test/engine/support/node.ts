@@ -198,13 +198,12 @@ export class TestNode {
   }
 
   private drain(): void {
-    for (let commands = this.engine.takeCommands(); commands.length > 0; ) {
-      for (const command of commands) {
-        this.trace.push(command);
-        this.observe(command);
-        this.run(command);
-      }
-      commands = this.engine.takeCommands();
+    for (;;) {
+      const command = this.engine.nextCommand();
+      if (command === undefined) return;
+      this.trace.push(command);
+      this.observe(command);
+      this.run(command);
     }
   }
 
