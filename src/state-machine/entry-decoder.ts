@@ -22,6 +22,7 @@ export interface DecodedEntries<Command> {
   readonly gaps: readonly number[];
 }
 
+const UNKNOWN_TIME = undefined as unknown as number;
 const NO_GAPS: readonly number[] = [];
 const EMPTY = new Uint8Array(0);
 const NO_VIEW = new DataView(EMPTY.buffer);
@@ -58,7 +59,7 @@ export class EntryCursor<Command> {
   // of which any two that are equal have the same bits (-0 is no safe integer), and read when they differ.
   private termBits = NOTHING;
   private timeBits = NOTHING;
-  private time = 0;
+  private time: number = UNKNOWN_TIME;
 
   constructor(codec: Codec<Command>) {
     this.codec = codec;
@@ -114,7 +115,7 @@ export class EntryCursor<Command> {
           const command = codec.decode(
             length === 0 ? EMPTY : new Uint8Array(view.buffer, payload, length),
           );
-          entries[count++] = { logId: { term: this.term, index }, time: this.time, command };
+          entries[count++] = entryOf(this.term, index, this.time, command);
         } else if (kind === ENTRY_KIND.blank || kind === ENTRY_KIND.membership) {
           if (gaps === NO_GAPS) gaps = [];
           gaps.push(index - firstIndex);
@@ -221,6 +222,22 @@ export class EntryCursor<Command> {
     }
   }
 }
+
+function entryOf<Command>(
+  term: number,
+  index: number,
+  time: number,
+  command: Command,
+): Entry<Command> {
+  return { logId: { term, index }, time, command };
+}
+
+/**
+ * A time is beyond the integers that need no box. Where V8 has seen something else than a number it
+ * keeps a reference: so the cursor and all entries of one time share one box. Exported so that it
+ * lives: V8 forgets what it knows of a shape with the last object that has it.
+ */
+export const SHAPE_OF_ENTRIES: Entry<undefined> = entryOf(0, 0, UNKNOWN_TIME, undefined);
 
 /** Of parts whose store has no views at hand. */
 export function spansOf(parts: readonly Uint8Array[]): BlockSpan[] {
