@@ -1,6 +1,7 @@
 /**
  * First step of recovery: which segments a lane has, what their headers and checkpoints say. Removes
- * the temporary files that a crash left behind; they never held anything that was acknowledged.
+ * the temporary files that a crash left behind; they never held anything that was acknowledged. Makes the
+ * names durable that it has found.
  */
 import { invariant } from '../base/assert.js';
 import { SECTOR_BYTES } from '../wasm/layout.js';
@@ -55,6 +56,8 @@ export function inspectLane(memory: SharedHeap, disk: Disk, task: InspectTask): 
     const sequence = parseSegmentName(name, task.lane);
     if (sequence !== undefined) sequences.push({ name, sequence });
   }
+  // One that a killed process has left may be lost yet, while that of the segment to come is not.
+  disk.syncDirectory(task.directory);
   sequences.sort((left, right) => left.sequence - right.sequence);
   const segments = sequences.map(({ name, sequence }) =>
     inspectSegment(memory, disk, task, `${task.directory}/${name}`, sequence),

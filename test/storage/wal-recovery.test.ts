@@ -301,6 +301,26 @@ describe('recovery of the write-ahead log', () => {
     }
   });
 
+  it('known bug 56: a segment whose maker was killed before its name was durable is there when the next one is', async () => {
+    const disk = new MemoryDisk();
+    await writeBatches(disk, 1);
+    const killed = disk.kill();
+    // The last sync of the folder is that of the name of the first segment of this run.
+    const syncs = killed.imageAfterKill();
+    await openLog(syncs);
+    const count = syncs.calls.syncDirectory;
+    killed.fail({ operation: 'syncDirectory', nth: count, code: 'EIO' });
+    await expect(openLog(killed)).rejects.toMatchObject({ code: 'KEELSON_STORAGE_FAILED' });
+    const found = killed.kill();
+    for (let seed = 1; seed <= 20; seed++) {
+      const image = found.imageAfterKill();
+      image.fail({ operation: 'syncDirectory', nth: count, code: 'EIO' });
+      await expect(openLog(image)).rejects.toMatchObject({ code: 'KEELSON_STORAGE_FAILED' });
+      const log = await openLog(image.crash('reorder', seed));
+      expect(log.lastIndex, `seed ${seed}`).toBeGreaterThan(0);
+    }
+  });
+
   it('known bug 56: a segment that is missing between others is proven loss', async () => {
     const disk = new MemoryDisk();
     await writeBatches(disk, 1);
