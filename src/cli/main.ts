@@ -13,6 +13,8 @@ Usage: keelson COMMAND [options]
   demo     starts three nodes here, writes, kills the leader, and counts what is lost
   serve    runs one node of a cluster
   config   shows, checks and explains the configuration
+  inspect  tells what a data directory holds
+  verify   checks a data directory, and tells what is wrong with it
   help     shows this
 
 keelson COMMAND --help tells the options of a command.
@@ -28,6 +30,10 @@ async function loadCommand(name: string): Promise<Command | undefined> {
       return (await import('./demo.js')).demo;
     case 'config':
       return (await import('./config-command.js')).configCommand;
+    case 'inspect':
+      return (await import('./inspect.js')).inspect;
+    case 'verify':
+      return (await import('./verify.js')).verify;
     default:
       return undefined;
   }

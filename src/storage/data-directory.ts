@@ -44,7 +44,7 @@ export function openDataDirectory(
     );
   }
   const manifest = openManifest(disk, directory, expected, randomBytes);
-  if (manifest.logBegun && !names.some(isSegmentName)) throw lostLog(directory, log);
+  if (manifest.logBegun && !names.some(isSegmentName)) throw lostLog(directory);
   return manifest;
 }
 
@@ -53,7 +53,8 @@ export function logHasBegun(disk: Disk, directory: string, manifest: Manifest): 
   if (!manifest.logBegun) recordLogBegun(disk, directory, manifest);
 }
 
-function lostLog(directory: string, log: string): KeelsonError {
+export function lostLog(directory: string): KeelsonError {
+  const log = join(directory, LOG_FOLDER);
   return new KeelsonError(
     'KEELSON_STORAGE_CORRUPT',
     `${directory} has lost its log: ${log} holds no segment, though one was begun. This node has ` +

@@ -12,10 +12,11 @@ import { makeDirectories } from './make-directories.js';
 import type { SegmentHeader } from './segment-file.js';
 import {
   isTemporaryName,
+  listSegments,
   listSpares,
-  parseSegmentName,
   readCheckpoints,
   readSegmentHeader,
+  segmentPath,
 } from './segment-file.js';
 
 export interface InspectTask {
@@ -46,32 +47,27 @@ export interface InspectedSegment {
 }
 
 export function inspectLane(memory: SharedHeap, disk: Disk, task: InspectTask): Inspection {
-  makeDirectories(disk, task.directory);
-  const sequences: { name: string; sequence: number }[] = [];
-  for (const name of disk.list(task.directory)) {
-    if (isTemporaryName(name)) {
-      disk.remove(`${task.directory}/${name}`);
-      continue;
-    }
-    const sequence = parseSegmentName(name, task.lane);
-    if (sequence !== undefined) sequences.push({ name, sequence });
+  const { directory, lane } = task;
+  makeDirectories(disk, directory);
+  for (const name of disk.list(directory)) {
+    if (isTemporaryName(name)) disk.remove(`${directory}/${name}`);
   }
   // One that a killed process has left may be lost yet, while that of the segment to come is not.
-  disk.syncDirectory(task.directory);
-  sequences.sort((left, right) => left.sequence - right.sequence);
-  const segments = sequences.map(({ name, sequence }) =>
-    inspectSegment(memory, disk, task, `${task.directory}/${name}`, sequence),
+  disk.syncDirectory(directory);
+  const segments = listSegments(disk, directory, lane).map((sequence) =>
+    inspectSegment(memory, disk, task, sequence),
   );
-  return { segments, spares: listSpares(disk, task.directory, task.lane).length };
+  return { segments, spares: listSpares(disk, directory, lane).length };
 }
 
-function inspectSegment(
+/** Reads header and checkpoint, and changes nothing. */
+export function inspectSegment(
   memory: SharedHeap,
   disk: Disk,
   task: InspectTask,
-  path: string,
   sequence: number,
 ): InspectedSegment {
+  const path = segmentPath(task.directory, task.lane, sequence);
   const file = disk.open(path, { access: 'read' });
   try {
     const fileBytes = file.size();

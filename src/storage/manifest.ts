@@ -63,15 +63,23 @@ export function openManifest(
   expected: ManifestExpectation,
   randomBytes: (length: number) => Uint8Array,
 ): Manifest {
-  const content = readCheckedFile(disk, directory, MANIFEST_FILE, STORAGE_FORMAT_VERSION);
-  if (content === undefined) return createManifest(disk, directory, expected, randomBytes);
-  const found = decode(content, join(directory, MANIFEST_FILE));
+  const found = readManifest(disk, directory);
+  if (found === undefined) return createManifest(disk, directory, expected, randomBytes);
   for (const check of CHECKS) {
     if (found[check.field] !== expected[check.field]) {
       throw mismatch(directory, check, found[check.field], expected[check.field]);
     }
   }
   return found;
+}
+
+/**
+ * Undefined when there is none.
+ * @throws KeelsonError STORAGE_VERSION, STORAGE_CORRUPT
+ */
+export function readManifest(disk: Disk, directory: string): Manifest | undefined {
+  const content = readCheckedFile(disk, directory, MANIFEST_FILE, STORAGE_FORMAT_VERSION);
+  return content === undefined ? undefined : decode(content, join(directory, MANIFEST_FILE));
 }
 
 interface FieldCheck {

@@ -45,6 +45,11 @@ export class PeerRegistry {
     return this.incarnations.get(nodeId);
   }
 
+  /** All that were met, by node id. */
+  list(): (readonly [NodeId, string])[] {
+    return [...this.incarnations].sort((left, right) => left[0] - right[0]);
+  }
+
   /** `conflict`: the peer is known under another incarnation. */
   check(nodeId: NodeId, incarnation: string): 'new' | 'known' | 'conflict' {
     const known = this.incarnations.get(nodeId);

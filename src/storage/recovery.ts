@@ -21,7 +21,7 @@ import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
 import type { ScannedBatch, ScannedBlock } from './segment-scan.js';
-import { damage, type SoundSegment, soundSegments } from './sound-segments.js';
+import { damage, type ReportDamage, type SoundSegment, soundSegments } from './sound-segments.js';
 import type { StorageExecutor } from './storage-executor.js';
 
 export type RecoveryMode = 'torn-tail' | 'strict';
@@ -37,6 +37,8 @@ export interface RecoveryOptions {
   readonly summary: number;
   /** Chance for the first epoch, 52 bits. */
   readonly epoch: number;
+  /** Takes each loss, for who only looks; the lane is refused at the first one when absent. */
+  readonly report?: ReportDamage;
 }
 
 export interface RecoveredGroup {
@@ -71,7 +73,7 @@ interface LastBatch {
 
 export async function recoverLane(
   heap: SharedHeap,
-  executor: StorageExecutor,
+  executor: Pick<StorageExecutor, 'run'>,
   options: RecoveryOptions,
 ): Promise<RecoveredLane> {
   return new LaneRecovery(heap, executor, options).run();
@@ -79,8 +81,9 @@ export async function recoverLane(
 
 class LaneRecovery {
   private readonly heap: SharedHeap;
-  private readonly executor: StorageExecutor;
+  private readonly executor: Pick<StorageExecutor, 'run'>;
   private readonly options: RecoveryOptions;
+  private readonly report: ReportDamage;
   private readonly groups: Map<number, RecoveredGroup> = new Map();
   private last: LastBatch | undefined;
   private tornTail: { file: string; offset: number } | undefined;
@@ -88,24 +91,25 @@ class LaneRecovery {
   private entries = 0;
   private largestBlockBytes = 0;
 
-  constructor(heap: SharedHeap, executor: StorageExecutor, options: RecoveryOptions) {
+  constructor(heap: SharedHeap, executor: Pick<StorageExecutor, 'run'>, options: RecoveryOptions) {
     this.heap = heap;
     this.executor = executor;
     this.options = options;
+    this.report = options.report ?? refuse;
   }
 
   async run(): Promise<RecoveredLane> {
     const { directory, lane, scratch, scratchBytes, epoch } = this.options;
     const task = { type: 'inspect', directory, lane, scratch, scratchBytes } as const;
     const inspection = await this.executor.run(task);
-    const segments = soundSegments(inspection.segments);
+    const segments = soundSegments(inspection.segments, this.report);
     const newest = segments[segments.length - 1];
     for (const state of newest?.checkpoint ?? []) this.beginBehind(state);
     let end = 0;
     for (let at = 0; at < segments.length; at++) {
       end = await this.scan(segments[at]!, segments[at + 1]);
     }
-    for (const group of this.groups.values()) checkWhole(group);
+    for (const group of this.groups.values()) checkWhole(group, this.report);
     const start: LaneStart = {
       sequence: (newest?.sequence ?? 0) + 1,
       epoch,
@@ -147,7 +151,9 @@ class LaneRecovery {
   private async scan(segment: SoundSegment, next: SoundSegment | undefined): Promise<number> {
     const { header, path } = segment;
     for (const state of segment.checkpoint) this.noteCheckpoint(state);
-    const end = next === undefined ? segment.fileBytes : next.header.prevEnd - header.startLsn;
+    const adjacent = next?.sequence === segment.sequence + 1 ? next : undefined;
+    const end =
+      adjacent === undefined ? segment.fileBytes : adjacent.header.prevEnd - header.startLsn;
     const base = {
       type: 'scan',
       path,
@@ -166,7 +172,7 @@ class LaneRecovery {
     for (let position = expected; position < end; ) {
       const result = await this.executor.run({ ...base, position });
       for (const batch of result.batches) {
-        if (batch.position !== expected) throw provenLoss(path, expected, batch);
+        if (batch.position !== expected) this.report(provenLoss(path, expected, batch));
         this.take(segment, batch);
         expected = batch.position + batch.totalLength;
       }
@@ -177,7 +183,9 @@ class LaneRecovery {
       position = result.next;
     }
     if (next === undefined) this.noteTail(segment, expected, dirtyEnd);
-    else if (expected !== end) throw provenLossAtEnd(path, expected, next.path);
+    else if (adjacent !== undefined && expected !== end) {
+      this.report(provenLossAtEnd(path, expected, adjacent.path));
+    }
     return expected;
   }
 
@@ -238,7 +246,8 @@ class LaneRecovery {
       this.last?.segment === segment &&
       (this.last.batch.flags & BATCH_FLAG.cleanShutdown) !== 0
     ) {
-      throw damage(file, offset, undefined, 'the log was closed in order in front of it');
+      this.report(damage(file, offset, undefined, 'the log was closed in order in front of it'));
+      return;
     }
     this.tornTail = { file, offset };
     if (this.options.mode !== 'strict') return;
@@ -349,16 +358,20 @@ function tooLargeForIndex(cause: unknown, group: number, index: number): unknown
   );
 }
 
-function checkWhole(group: RecoveredGroup): void {
+function checkWhole(group: RecoveredGroup, report: ReportDamage): void {
   const { checkpoint, index } = group;
-  if (checkpoint.committed > index.lastIndex) throw committedLoss(group);
+  if (checkpoint.committed > index.lastIndex) report(committedLoss(group));
   if (index.lastIndex < index.firstIndex) return;
   const runs = index.termRuns();
-  const gap = runs.findIndex((run) => run.term === 0);
-  if (gap >= 0) {
-    const last = (runs[gap + 1]?.firstIndex ?? index.lastIndex + 1) - 1;
-    throw missingEntries(checkpoint.group, runs[gap]!.firstIndex, last);
+  for (const [place, run] of runs.entries()) {
+    if (run.term !== 0) continue;
+    const last = (runs[place + 1]?.firstIndex ?? index.lastIndex + 1) - 1;
+    report(missingEntries(checkpoint.group, run.firstIndex, last));
   }
+}
+
+function refuse(loss: KeelsonError): never {
+  throw loss;
 }
 
 /** They were in segments that were given up, and nothing has taken their place. */

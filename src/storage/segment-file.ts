@@ -36,6 +36,7 @@ export interface SegmentHeader {
 
 const SEGMENT_NAME = /^lane-(\d+)-(\d{10})\.wal$/;
 const SPARE_NAME = /^lane-(\d+)-spare-(\d{10})$/;
+const LANE_NAME = /^lane-(\d+)-/;
 const TEMPORARY_NAME = /\.tmp$/;
 
 export function segmentName(lane: number, sequence: number): string {
@@ -53,23 +54,36 @@ export function sparePath(directory: string, lane: number, sequence: number): st
 
 /** What the spare files of a lane were last, ascending. */
 export function listSpares(disk: Disk, directory: string, lane: number): number[] {
-  const spares: number[] = [];
-  for (const name of disk.list(directory)) {
-    const match = SPARE_NAME.exec(name);
-    if (match !== null && Number(match[1]) === lane) spares.push(Number(match[2]));
-  }
-  return spares.sort((left, right) => left - right);
+  return sequencesOf(disk, directory, lane, SPARE_NAME);
 }
 
-export function parseSegmentName(name: string, lane: number): number | undefined {
-  const match = SEGMENT_NAME.exec(name);
-  if (match === null || Number(match[1]) !== lane) return undefined;
-  return Number(match[2]);
+function sequencesOf(disk: Disk, directory: string, lane: number, pattern: RegExp): number[] {
+  const sequences: number[] = [];
+  for (const name of disk.list(directory)) {
+    const match = pattern.exec(name);
+    if (match !== null && Number(match[1]) === lane) sequences.push(Number(match[2]));
+  }
+  return sequences.sort((left, right) => left - right);
+}
+
+/** The sequences of the segments of a lane, ascending. */
+export function listSegments(disk: Disk, directory: string, lane: number): number[] {
+  return sequencesOf(disk, directory, lane, SEGMENT_NAME);
 }
 
 /** The name of a segment of any lane. */
 export function isSegmentName(name: string): boolean {
   return SEGMENT_NAME.test(name);
+}
+
+export function isSpareName(name: string): boolean {
+  return SPARE_NAME.test(name);
+}
+
+/** The lane that a file belongs to; undefined for one of no lane. */
+export function laneOf(name: string): number | undefined {
+  const match = LANE_NAME.exec(name);
+  return match === null ? undefined : Number(match[1]);
 }
 
 export function isTemporaryName(name: string): boolean {

@@ -1,6 +1,9 @@
 /**
  * The segments that a lane must have: from the oldest that the newest one names, without a gap, each with
  * a sound header and checkpoint.
+ *
+ * What is wrong is reported. Recovery refuses the lane there and then; who wants to know all of it goes on
+ * with the segments that are sound.
  */
 import { KeelsonError } from '../base/errors.js';
 import type { GroupCheckpoint } from './hard-state.js';
@@ -12,54 +15,55 @@ export interface SoundSegment extends InspectedSegment {
   readonly checkpoint: readonly GroupCheckpoint[];
 }
 
+/** Takes what is wrong with a lane; recovery throws it. */
+export type ReportDamage = (damage: KeelsonError) => void;
+
 /** In order; what stands in front of the oldest that is needed is left out, whatever it is. */
-export function soundSegments(inspected: readonly InspectedSegment[]): SoundSegment[] {
+export function soundSegments(
+  inspected: readonly InspectedSegment[],
+  report: ReportDamage,
+): SoundSegment[] {
   const sound: SoundSegment[] = [];
-  const newest = inspected[inspected.length - 1];
-  if (newest === undefined) return sound;
-  const { oldest } = headerOf(newest);
+  const oldest = oldestNeeded(inspected);
+  let before = oldest - 1;
   for (const segment of inspected) {
-    if (segment.sequence < oldest) continue;
-    const { path, checkpoint } = segment;
-    const header = headerOf(segment);
-    if (checkpoint === undefined) {
-      throw damage(path, 4096, undefined, 'the checkpoint of the segment is unreadable');
+    const { sequence, path, header, checkpoint, fileBytes } = segment;
+    if (sequence < oldest) continue;
+    if (before + 1 !== sequence) {
+      report(damage(path, 0, undefined, `the segment before it (${sequence - 1}) is missing`));
     }
-    if (segment.fileBytes < header.fileBytes) {
-      throw damage(
-        path,
-        segment.fileBytes,
-        undefined,
-        `the file ends there, but was made ${header.fileBytes} bytes long`,
-      );
+    before = sequence;
+    if (header === undefined) {
+      report(withoutHeader(segment));
+    } else if (checkpoint === undefined) {
+      report(damage(path, 4096, undefined, 'the checkpoint of the segment is unreadable'));
+    } else {
+      if (fileBytes < header.fileBytes) {
+        const proof = `the file ends there, but was made ${header.fileBytes} bytes long`;
+        report(damage(path, fileBytes, undefined, proof));
+      }
+      sound.push({ ...segment, header, checkpoint });
     }
-    const before = sound[sound.length - 1]?.sequence ?? oldest - 1;
-    if (before + 1 !== segment.sequence) {
-      throw damage(
-        path,
-        0,
-        undefined,
-        `the segment before it (${segment.sequence - 1}) is missing`,
-      );
-    }
-    sound.push({ ...segment, header, checkpoint });
   }
   return sound;
 }
 
-function headerOf({ path, header, newerVersion }: InspectedSegment): SegmentHeader {
-  if (newerVersion !== undefined) {
-    throw new KeelsonError(
-      'KEELSON_STORAGE_VERSION',
-      `${path} has format ${newerVersion}, which this program does not know. Use a newer version.`,
-      { details: { file: path, version: newerVersion } },
-    );
+/** As the newest segment with a header says. */
+function oldestNeeded(inspected: readonly InspectedSegment[]): number {
+  const newest = inspected.findLast(({ header }) => header !== undefined);
+  return newest?.header?.oldest ?? inspected[0]?.sequence ?? 1;
+}
+
+/** A file gets this name only when its header and checkpoint are durable. */
+function withoutHeader({ path, newerVersion }: InspectedSegment): KeelsonError {
+  if (newerVersion === undefined) {
+    return damage(path, 0, undefined, 'the header of the segment is unreadable');
   }
-  // A file gets this name only when its header and checkpoint are durable.
-  if (header === undefined) {
-    throw damage(path, 0, undefined, 'the header of the segment is unreadable');
-  }
-  return header;
+  return new KeelsonError(
+    'KEELSON_STORAGE_VERSION',
+    `${path} has format ${newerVersion}, which this program does not know. Use a newer version.`,
+    { details: { file: path, version: newerVersion } },
+  );
 }
 
 /** Says that acknowledged data is lost, and what proves it. */

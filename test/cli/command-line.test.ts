@@ -25,7 +25,8 @@ describe('keelson', () => {
   it.each([[['help']], [['--help']], [['-h']]])('%j shows every command', async (args) => {
     const { code, stdout } = await runCli(args);
     expect(code).toBe(0);
-    for (const command of ['serve', 'demo', 'config', 'help']) expect(stdout).toContain(command);
+    for (const command of ['serve', 'demo', 'config', 'inspect', 'verify', 'help'])
+      expect(stdout).toContain(command);
   });
 
   it.each([

@@ -1,0 +1,197 @@
+/** What `keelson inspect` and `keelson verify` find in a directory that nobody uses. */
+import { beforeAll, describe, expect, it } from 'vitest';
+import { KeelsonError } from '../../dist/base/errors.js';
+import { SeededRandom } from '../../dist/base/random.js';
+import type { DirectorySurvey } from '../../dist/storage/inspection/directory-survey.js';
+import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { makeIdentity, surveyOf } from './directory-support.js';
+import { GROUPS, openSmall, runScript, SCRIPT } from './fault-rig.js';
+import { FIRST_SEGMENT, MIB, openLog, texts } from './wal-support.js';
+
+const SEED = 23;
+const SEGMENT_BYTES = 64 * 1024;
+const FOLDER = '/data/wal';
+/** Every so many bytes of a file are damaged in turn. */
+const STRIDE = 449;
+
+let disk: MemoryDisk;
+let sound: DirectorySurvey;
+
+beforeAll(async () => {
+  disk = new MemoryDisk();
+  makeIdentity(disk, SEGMENT_BYTES);
+  const { refusal, workload } = await runScript(disk, SEED, SCRIPT);
+  expect([refusal, workload.failure]).toEqual([undefined, undefined]);
+  disk = disk.kill();
+  sound = await surveyOf(disk);
+});
+
+const segmentsOf = (image: MemoryDisk): string[] =>
+  image
+    .list(FOLDER)
+    .filter((name) => name.endsWith('.wal'))
+    .map((name) => `${FOLDER}/${name}`);
+
+/** Whether a start refuses the directory. */
+async function isRefused(image: MemoryDisk): Promise<boolean> {
+  try {
+    await openSmall(image, { seed: SEED });
+    return false;
+  } catch (error) {
+    if (error instanceof KeelsonError && error.code === 'KEELSON_STORAGE_CORRUPT') return true;
+    throw error;
+  }
+}
+
+describe('a survey of a directory', () => {
+  it('tells of each group what a start finds, and changes nothing', async () => {
+    const image = disk.imageAfterKill();
+    const calls = image.recordCalls();
+    const { lanes, problems, notes } = await surveyOf(image);
+    expect([problems, notes]).toEqual([[], []]);
+    expect(calls.filter(({ changes }) => changes)).toEqual([]);
+    const store = await openSmall(image, { seed: SEED });
+    const groups = [...lanes[0]!.groups].sort((left, right) => left.group - right.group);
+    expect(groups.map(({ group }) => group)).toEqual([...GROUPS].sort((a, b) => a - b));
+    for (const found of groups) {
+      const { vote, committed, purged, termRuns, lastIndex } = store.recovered(found.group);
+      expect(found).toMatchObject({ vote, committed, purged, lastIndex });
+      expect(found.firstIndex).toBe(purged.index + 1);
+      expect(found.firstTerm).toBe(termRuns[0]?.term ?? 0);
+      expect(found.lastTerm).toBe(termRuns.at(-1)?.term ?? 0);
+    }
+    await store.close();
+  });
+
+  it('tells whose it is, and counts every file once', () => {
+    const { identity, peers, lanes, spares, space } = sound;
+    expect(identity).toMatchObject({ clusterName: 'tested', nodeId: 1, laneCount: 1 });
+    expect(peers).toEqual([[2, 'ab'.repeat(16)]]);
+    expect(lanes[0]!.segments.map(({ file }) => file)).toEqual(segmentsOf(disk));
+    expect(lanes[0]!.segments.some(({ recycled }) => recycled)).toBe(true);
+    const bytes = (names: readonly string[]): number =>
+      names.reduce((sum, name) => sum + disk.readFile(name).length, 0);
+    expect(space.segments).toBe(bytes(segmentsOf(disk)));
+    expect(space.spares).toBe(bytes(spares.map(({ file }) => file)));
+    expect(space.identity).toBe(bytes(['/data/manifest', '/data/peers']));
+    const all = disk.list(FOLDER).map((name) => `${FOLDER}/${name}`);
+    expect(space.segments + space.spares + space.temporary).toBe(bytes(all));
+  });
+
+  it('a tail that a crash has left is a note, behind an orderly close a problem', async () => {
+    for (const closed of [false, true]) {
+      const image = new MemoryDisk();
+      makeIdentity(image, MIB);
+      const log = await openLog(image);
+      await log.durable(log.append(texts(3)));
+      if (closed) await log.store.close();
+      const { usedBytes: end } = (await surveyOf(image)).lanes[0]!.segments[0]!;
+      image.damage(FIRST_SEGMENT, end + 5000, (bytes) => bytes.fill(7));
+      const { problems, notes } = await surveyOf(image);
+      const place = expect.objectContaining({ file: FIRST_SEGMENT, offset: end });
+      expect(problems, `closed: ${closed}`).toEqual(closed ? [place] : []);
+      expect(notes, `closed: ${closed}`).toEqual(closed ? [] : [place]);
+    }
+  });
+
+  it('a file that waits with zeros and holds something else is a problem', async () => {
+    const image = new MemoryDisk();
+    makeIdentity(image, MIB);
+    await openLog(image);
+    const spare = `${FOLDER}/lane-0-spare-0000000000`;
+    const file = image.open(spare, { access: 'write', create: true });
+    file.extend(MIB);
+    expect((await surveyOf(image)).problems).toEqual([]);
+    file.write(Uint8Array.of(1), 700_001);
+    expect((await surveyOf(image)).problems).toMatchObject([{ file: spare, offset: 700_001 }]);
+  });
+});
+
+describe('damage at rest', () => {
+  it('is found exactly where a start refuses the directory, with its file and offset', async () => {
+    const random = new SeededRandom(SEED);
+    let found = 0;
+    for (const file of segmentsOf(disk)) {
+      const { length } = disk.readFile(file);
+      for (let position = random.integer(STRIDE); position < length; position += STRIDE) {
+        const bit = random.integer(8);
+        const image = disk.imageAfterKill();
+        image.damage(file, position, (bytes) => {
+          bytes[0]! ^= 1 << bit;
+        });
+        const { problems } = await surveyOf(image);
+        const context = `seed ${SEED}: bit ${bit} of byte ${position} of ${file}`;
+        expect(problems.length > 0, context).toBe(await isRefused(image));
+        if (problems.length === 0) continue;
+        found++;
+        expect(problems, context).toContainEqual(
+          expect.objectContaining({ file, offset: expect.any(Number) }),
+        );
+      }
+    }
+    expect(found).toBeGreaterThan(50);
+  });
+
+  it('is all told, not only the first, and names the entries that are gone', async () => {
+    const image = new MemoryDisk();
+    makeIdentity(image, MIB);
+    const log = await openLog(image);
+    const ends: number[] = [];
+    for (let batch = 0; batch < 6; batch++) {
+      await log.durable(log.append(texts(4, 'entry'.repeat(100))));
+      ends.push((await surveyOf(image)).lanes[0]!.segments[0]!.usedBytes);
+    }
+    for (const batch of [1, 3]) {
+      image.damage(FIRST_SEGMENT, ends[batch - 1]! + 1000, (bytes) => bytes.fill(0), 3);
+    }
+    image.damage('/data/peers', 10, (bytes) => bytes.fill(0));
+    const { problems, lanes } = await surveyOf(image);
+    expect(lanes[0]!.groups).toMatchObject([{ group: 0, firstIndex: 1, lastIndex: 24 }]);
+    const lost = (index: number, batch: number): object => ({
+      code: 'KEELSON_STORAGE_CORRUPT',
+      file: FIRST_SEGMENT,
+      offset: ends[batch - 1]! + 128,
+      group: 0,
+      index,
+      lastIndex: index + 3,
+      meaning: expect.stringContaining(`entries ${index} to ${index + 3} of group 0`),
+    });
+    expect(problems).toMatchObject([
+      { file: '/data/peers' },
+      lost(5, 1),
+      lost(13, 3),
+      { file: undefined, group: 0, index: 5, lastIndex: 8 },
+      { file: undefined, group: 0, index: 13, lastIndex: 16 },
+    ]);
+  });
+
+  it('is a segment that is missing, and does not accuse those beside it', async () => {
+    const image = disk.imageAfterKill();
+    const needed = sound.lanes[0]!.segments.filter(({ superseded }) => !superseded);
+    expect(needed.length).toBeGreaterThanOrEqual(3);
+    image.remove(needed[1]!.file);
+    const { problems } = await surveyOf(image);
+    const files = problems.map(({ file }) => file).filter((file) => file !== undefined);
+    expect(files).toEqual([needed[2]!.file]);
+    expect(problems[0]!.meaning).toContain(`(${needed[1]!.sequence}) is missing`);
+  });
+
+  it('is a lost manifest, a lost log, and a file that cannot be read', async () => {
+    const nobodys = disk.imageAfterKill();
+    nobodys.remove('/data/manifest');
+    expect((await surveyOf(nobodys)).problems).toMatchObject([{ file: '/data/manifest' }]);
+
+    const forgetful = disk.imageAfterKill();
+    for (const file of segmentsOf(forgetful)) forgetful.remove(file);
+    expect((await surveyOf(forgetful)).problems).toMatchObject([
+      { code: 'KEELSON_STORAGE_CORRUPT', meaning: expect.stringContaining('lost its log') },
+    ]);
+
+    const failing = disk.imageAfterKill();
+    const { file } = sound.lanes[0]!.segments.at(-1)!;
+    failing.fail({ operation: 'read', nth: 1, pathIncludes: file, code: 'EIO', sticky: true });
+    expect((await surveyOf(failing)).problems).toContainEqual(
+      expect.objectContaining({ code: 'KEELSON_STORAGE_FAILED', file }),
+    );
+  });
+});
