@@ -98,11 +98,14 @@ export class LogHistory {
     return { purged, entries, vote: found.vote, committed: found.committed };
   }
 
-  /** The history goes on from what a reopened store has shown: it must not forget that any more. */
+  /**
+   * The history goes on from what a reopened store has shown: it must not forget that any more. A commit that
+   * it was told of and had not recorded is forgotten, and nobody tells it again.
+   */
   startFrom(state: LogState): void {
     this.states = [state];
     this.acknowledged = 0;
-    this.committed = Math.max(this.committed, state.committed);
+    this.committed = state.committed;
     this.placeOf.clear();
   }
 
@@ -129,6 +132,20 @@ export class LogHistory {
       `${show(entries[first])} was acknowledged, ${show(found[first - foundFrom])} found`
     );
   }
+}
+
+/** Holds an open store against the histories; they go on from what it has. */
+export async function checkHistories(
+  store: LogStore,
+  histories: ReadonlyMap<number, LogHistory>,
+): Promise<Map<number, LogHistory>> {
+  const after = new Map<number, LogHistory>();
+  for (const [group, history] of histories) {
+    const next = new LogHistory(group);
+    next.startFrom(await history.check(store));
+    after.set(group, next);
+  }
+  return after;
 }
 
 /** Term first; within a term: nobody < a granted vote < the elected leader. */

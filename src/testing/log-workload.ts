@@ -59,9 +59,9 @@ export class LogWorkload {
     for (const group of groups) this.histories.set(group, new LogHistory(group));
   }
 
-  /** Runs the steps until the last one, or until the store fails. */
+  /** Runs the steps until the last one, or until the store fails; opens it the first time. */
   async run(steps: readonly LogStep[]): Promise<void> {
-    this.store = await this.open(this.events());
+    this.store ??= await this.open(this.events());
     for (const step of steps) {
       if (this.failure !== undefined) return;
       await this.step(step);

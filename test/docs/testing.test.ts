@@ -7,8 +7,7 @@ const KNOWN_BUG = /known bug (\d+):/g;
 /** `number → files` of every test that is named after a known bug. */
 function coveredByTests(): Map<number, Set<string>> {
   const covered = new Map<number, Set<string>>();
-  for (const name of readdirSync(`${ROOT}test`, { recursive: true, encoding: 'utf8' })) {
-    const file = `test/${name.replaceAll('\\', '/')}`;
+  for (const file of [...filesIn('test'), ...filesIn('src/testing')]) {
     if (!file.endsWith('.ts') || file.startsWith('test/docs/')) continue;
     for (const [, number] of page(file).matchAll(KNOWN_BUG)) {
       const files = covered.get(Number(number)) ?? new Set();
@@ -18,12 +17,19 @@ function coveredByTests(): Map<number, Set<string>> {
   return covered;
 }
 
+function filesIn(folder: string): string[] {
+  const names = readdirSync(`${ROOT}${folder}`, { recursive: true, encoding: 'utf8' });
+  return names.map((name) => `${folder}/${name.replaceAll('\\', '/')}`);
+}
+
 describe('the table of known bugs', () => {
   const rows = tableOf(section(page('docs/testing.md'), 'Known bugs'));
   const covered = coveredByTests();
 
   it.each(rows)('row $number is tested where it says', ({ number, tests }) => {
-    const listed = [...(tests ?? '').matchAll(/test\/[\w./-]+/g)].map(([file]) => file).sort();
+    const listed = [...(tests ?? '').matchAll(/(?:test|src\/testing)\/[\w./-]+/g)]
+      .map(([file]) => file)
+      .sort();
     expect(listed).toEqual([...(covered.get(Number(number)) ?? [])].sort());
   });
 

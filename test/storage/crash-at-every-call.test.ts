@@ -6,7 +6,8 @@ import { describe, expect, it } from 'vitest';
 import type { CrashMode } from '../../dist/storage/crash-survival.js';
 import { type DiskCall, MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { LogHistory } from '../../dist/testing/log-history.js';
-import { checkHistories, openSmall, runScript, settled } from './fault-rig.js';
+import { checkHistories } from '../../dist/testing/log-history.js';
+import { openSmall, runScript, settled } from './fault-rig.js';
 
 /** `killed`: only the process dies, and the next one finds in the page cache what no disk has. */
 type Loss = CrashMode | 'killed';

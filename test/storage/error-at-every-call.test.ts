@@ -5,8 +5,9 @@
 import { expect, it } from 'vitest';
 import { KeelsonError } from '../../dist/base/errors.js';
 import { type DiskCall, MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { checkHistories } from '../../dist/testing/log-history.js';
 import type { LogWorkload } from '../../dist/testing/log-workload.js';
-import { checkHistories, GROUPS, openSmall, runScript, settled } from './fault-rig.js';
+import { GROUPS, openSmall, runScript, settled } from './fault-rig.js';
 
 const SEED = 3;
 

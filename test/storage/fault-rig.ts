@@ -1,10 +1,9 @@
 /** Thousands of small stores one after another over one heap, and the script that they run. */
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
-import type { LogStore, LogStoreEvents } from '../../dist/storage/log-store.js';
+import type { LogStoreEvents } from '../../dist/storage/log-store.js';
 import type { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { RecoveryMode } from '../../dist/storage/recovery.js';
 import { WalLogStore } from '../../dist/storage/wal-log-store.js';
-import { LogHistory } from '../../dist/testing/log-history.js';
 import { type LogStep, LogWorkload } from '../../dist/testing/log-workload.js';
 import { SharedHeap } from '../../dist/wasm/shared-heap.js';
 import { MicrotaskScheduler } from './microtask-scheduler.js';
@@ -76,20 +75,6 @@ export interface ScriptRun {
   readonly workload: LogWorkload;
   /** Why the store could not be opened (again). */
   readonly refusal: unknown;
-}
-
-/** Holds an open store against the histories; they go on from what it has. */
-export async function checkHistories(
-  store: LogStore,
-  histories: ReadonlyMap<number, LogHistory>,
-): Promise<Map<number, LogHistory>> {
-  const after = new Map<number, LogHistory>();
-  for (const [group, history] of histories) {
-    const next = new LogHistory(group);
-    next.startFrom(await history.check(store));
-    after.set(group, next);
-  }
-  return after;
 }
 
 /** Lets jobs end that a store has left behind. */

@@ -3,25 +3,42 @@ import { ManualScheduler } from '../../dist/base/manual-scheduler.js';
 import { systemScheduler } from '../../dist/base/system-scheduler.js';
 import type { LogStoreEvents } from '../../dist/storage/log-store.js';
 import { MemoryLogImage, MemoryLogStore } from '../../dist/storage/memory-log-store.js';
+import {
+  decodeTestMembership,
+  logStoreCases,
+  logStoreCrashCases,
+} from '../../dist/testing/index.js';
+import { LogDriver } from '../../dist/testing/log-driver.js';
+import { checkHistories } from '../../dist/testing/log-history.js';
 import { LogWorkload } from '../../dist/testing/log-workload.js';
 import { SharedHeap } from '../../dist/wasm/shared-heap.js';
-import { checkHistories, GROUPS, SCRIPT } from './fault-rig.js';
-import { decodeTestMembership, describeLogStore, LogDriver } from './log-store-suite.js';
+import { GROUPS, SCRIPT } from './fault-rig.js';
 import { MicrotaskScheduler } from './microtask-scheduler.js';
 
 const heap = SharedHeap.create({ maximumBytes: 1 << 28 });
 const decodeMembership = decodeTestMembership;
 
-describeLogStore('MemoryLogStore', () => {
-  const image = new MemoryLogImage();
-  const scheduler = systemScheduler;
-  return {
-    open: async (events) =>
-      new MemoryLogStore({ heap, scheduler, events, decodeMembership, image }),
-    openOther: async (events) => new MemoryLogStore({ heap, scheduler, events, decodeMembership }),
-    dispose: async () => {},
-    maxPayloadBytes: 1 << 20,
+describe('a MemoryLogStore', () => {
+  const makeFixture = () => {
+    let image = new MemoryLogImage();
+    let store: MemoryLogStore | undefined;
+    const scheduler = systemScheduler;
+    return {
+      open: async (events: LogStoreEvents) => {
+        store = new MemoryLogStore({ heap, scheduler, events, decodeMembership, image });
+        return store;
+      },
+      openOther: async (events: LogStoreEvents) =>
+        new MemoryLogStore({ heap, scheduler, events, decodeMembership }),
+      maxPayloadBytes: 1 << 20,
+      crash: () => {
+        image = store!.crash();
+      },
+      dispose: async () => {},
+    };
   };
+  const cases = [...logStoreCases(makeFixture), ...logStoreCrashCases(makeFixture)];
+  for (const { name, run } of cases) test(name, run);
 });
 
 interface Opened {

@@ -2,9 +2,10 @@
 import { describe, expect, test } from 'vitest';
 import { ManualScheduler } from '../../dist/base/manual-scheduler.js';
 import { MemoryLogImage, MemoryLogStore } from '../../dist/storage/memory-log-store.js';
+import { decodeTestMembership } from '../../dist/testing/index.js';
+import { LogDriver } from '../../dist/testing/log-driver.js';
 import { BLOCK, ITEM } from '../../dist/wasm/layout.js';
 import { SharedHeap } from '../../dist/wasm/shared-heap.js';
-import { decodeTestMembership, LogDriver } from './log-store-suite.js';
 
 const heap = SharedHeap.create({ maximumBytes: 1 << 28 });
 const MAX_BYTES = 1 << 28;

@@ -1,18 +1,25 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { describe, test } from 'vitest';
 import { systemScheduler } from '../../dist/base/system-scheduler.js';
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
 import type { LogStoreEvents } from '../../dist/storage/log-store.js';
-import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { type CrashMode, MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { PiscinaExecutor } from '../../dist/storage/piscina-executor.js';
 import type { StorageExecutor } from '../../dist/storage/storage-executor.js';
 import { WalLogStore } from '../../dist/storage/wal-log-store.js';
+import {
+  decodeTestMembership,
+  logStoreCases,
+  logStoreCrashCases,
+  logStoreFaultCases,
+} from '../../dist/testing/index.js';
 import { SharedHeap } from '../../dist/wasm/shared-heap.js';
-import { decodeTestMembership, describeLogStore } from './log-store-suite.js';
 import { MIB } from './wal-support.js';
 
 const MAX_PAYLOAD_BYTES = MIB;
+const LOSSES: readonly CrashMode[] = ['discard', 'reorder', 'torn', 'random'];
 
 function open(
   directory: string,
@@ -42,24 +49,51 @@ function open(
   );
 }
 
-describeLogStore('WalLogStore on a disk in memory', () => {
-  const disk = new MemoryDisk();
-  const inline = (heap: SharedHeap) => new InlineExecutor(heap, disk, systemScheduler);
-  return {
-    open: (events) => open('/own', events, inline),
-    openOther: (events) => open('/other', events, inline),
-    dispose: async () => {},
-    maxPayloadBytes: MAX_PAYLOAD_BYTES,
+const inline =
+  (disk: MemoryDisk) =>
+  (heap: SharedHeap): StorageExecutor =>
+    new InlineExecutor(heap, disk, systemScheduler);
+
+describe('a WalLogStore on a disk in memory', () => {
+  const makeFixture = () => {
+    let disk = new MemoryDisk();
+    let crashes = 0;
+    return {
+      open: (events: LogStoreEvents) => {
+        disk.clearFaults();
+        return open('/own', events, inline(disk));
+      },
+      openOther: (events: LogStoreEvents) => open('/other', events, inline(disk)),
+      maxPayloadBytes: MAX_PAYLOAD_BYTES,
+      crash: () => {
+        disk = disk.crash(LOSSES[crashes % LOSSES.length], ++crashes);
+      },
+      failWrites: () => {
+        for (const operation of ['write', 'dataSync'] as const) {
+          disk.fail({ operation, nth: 1, code: 'EIO', sticky: true });
+        }
+      },
+      dispose: async () => {},
+    };
   };
+  const cases = [
+    ...logStoreCases(makeFixture),
+    ...logStoreCrashCases(makeFixture),
+    ...logStoreFaultCases(makeFixture),
+  ];
+  for (const { name, run } of cases) test(name, run);
 });
 
-describeLogStore('WalLogStore in worker threads', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'keelson-wal-'));
-  const threads = (heap: SharedHeap) => new PiscinaExecutor(heap, systemScheduler);
-  return {
-    open: (events) => open(join(directory, 'own'), events, threads),
-    openOther: (events) => open(join(directory, 'other'), events, threads),
-    dispose: async () => rmSync(directory, { recursive: true }),
-    maxPayloadBytes: MAX_PAYLOAD_BYTES,
+describe('a WalLogStore in worker threads', () => {
+  const makeFixture = () => {
+    const directory = mkdtempSync(join(tmpdir(), 'keelson-wal-'));
+    const threads = (heap: SharedHeap) => new PiscinaExecutor(heap, systemScheduler);
+    return {
+      open: (events: LogStoreEvents) => open(join(directory, 'own'), events, threads),
+      openOther: (events: LogStoreEvents) => open(join(directory, 'other'), events, threads),
+      dispose: async () => rmSync(directory, { recursive: true }),
+      maxPayloadBytes: MAX_PAYLOAD_BYTES,
+    };
   };
+  for (const { name, run } of logStoreCases(makeFixture)) test(name, run);
 });

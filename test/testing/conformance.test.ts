@@ -1,0 +1,453 @@
+/** The suites of `keelson/testing` pass what is sound, and each fault of an implementation fails its case. */
+import { describe, expect, it } from 'vitest';
+import { systemScheduler } from '../../dist/base/system-scheduler.js';
+import type { IoId } from '../../dist/engine/types.js';
+import { KeyValueMachine } from '../../dist/state-machine/key-value.js';
+import type { Entry, StateMachine } from '../../dist/state-machine/state-machine.js';
+import { InlineExecutor } from '../../dist/storage/inline-executor.js';
+import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { MemoryLogImage, MemoryLogStore } from '../../dist/storage/memory-log-store.js';
+import { WalLogStore } from '../../dist/storage/wal-log-store.js';
+import {
+  type ConformanceCase,
+  decodeTestMembership,
+  type LogStore,
+  type LogStoreEvents,
+  logStoreCases,
+  logStoreCrashCases,
+  logStoreFaultCases,
+  stateMachineCases,
+} from '../../dist/testing/index.js';
+import { SharedHeap } from '../../dist/wasm/shared-heap.js';
+import { Bank } from '../../examples/bank/bank.js';
+import { MIB } from '../storage/wal-support.js';
+
+/** Why the case with that name fails; undefined when it passes. */
+async function failureOf(cases: readonly ConformanceCase[], name: string): Promise<unknown> {
+  const found = cases.find((each) => each.name.includes(name));
+  expect(found, `a case "${name}"`).toBeDefined();
+  try {
+    await found!.run();
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+type Command = { readonly add: number } | { readonly tag: string };
+
+const bytesOf = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
+
+async function joined(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for await (const chunk of chunks) parts.push(chunk);
+  return Buffer.concat(parts);
+}
+
+/** A sum and a list of tags. */
+class Tally implements StateMachine<Command, number, 'sum' | 'tags', unknown> {
+  readonly version: number = 1;
+  state: { sum: number; tags: string[] } = { sum: 0, tags: [] };
+
+  apply(entries: readonly Entry<Command>[]): number[] {
+    return entries.map(({ command }) => this.one(command));
+  }
+
+  one(command: Command): number {
+    if (command === null || typeof command !== 'object') return -1;
+    if ('add' in command) this.state.sum += command.add;
+    else if ('tag' in command) this.state.tags.push(command.tag);
+    return this.state.sum;
+  }
+
+  query(query: 'sum' | 'tags'): unknown {
+    return this.state[query];
+  }
+
+  snapshot(): Iterable<Uint8Array> {
+    return [bytesOf(this.state)];
+  }
+
+  async restore(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    this.state = JSON.parse(new TextDecoder().decode(await joined(chunks)));
+  }
+}
+
+const casesOf = (create: () => Tally): ConformanceCase[] =>
+  stateMachineCases({
+    create,
+    commands: [{ add: 5 }, { tag: 'a' }, { add: -2 }],
+    queries: ['sum', 'tags'],
+    badCommands: [null, 7, {}],
+  });
+
+describe('a sound state machine', () => {
+  for (const { name, run } of casesOf(() => new Tally())) it(name, run);
+});
+
+describe('the key-value machine', () => {
+  const value = (text: string): Uint8Array => new TextEncoder().encode(text);
+  const cases = stateMachineCases({
+    create: () => new KeyValueMachine(),
+    commands: [
+      { op: 'put', key: 'a', value: value('one') },
+      { op: 'put', key: 'b', value: value('two') },
+      { op: 'put', key: 'a', value: value('three'), ifVersion: 1 },
+      { op: 'delete', key: 'a' },
+      { op: 'put', key: 'c', value: new Uint8Array(10_000).fill(3), ifVersion: 0 },
+      { op: 'delete', key: 'b', ifVersion: 2 },
+    ],
+    queries: [{ op: 'range' }, { op: 'get', key: 'a' }, { op: 'get', key: 'b' }],
+    badCommands: [null, 'put', { op: 'put', key: 'k' }, { op: 'no', key: 'k' }, { op: 'delete' }],
+  });
+  for (const { name, run } of cases) it(name, run);
+});
+
+describe('the bank of the guide', () => {
+  const cases = stateMachineCases({
+    create: () => new Bank(),
+    commands: [
+      { op: 'deposit', to: 'ann', amount: 5 },
+      { op: 'move', from: 'ann', to: 'bob', amount: 2 },
+    ],
+    queries: [{ balance: 'ann' }, { balance: 'bob' }],
+  });
+  for (const { name, run } of cases) it(name, run);
+});
+
+const BROKEN: readonly (readonly [fault: string, failing: string, create: () => Tally])[] = [
+  [
+    'loses a response',
+    'gives one response',
+    () =>
+      new (class extends Tally {
+        override apply(entries: readonly Entry<Command>[]): number[] {
+          return super.apply(entries).slice(0, 50);
+        }
+      })(),
+  ],
+  [
+    'differs from the next one',
+    'gives the same state and responses',
+    () =>
+      new (class extends Tally {
+        readonly salt = ++made;
+        override one(command: Command): number {
+          this.state.sum += this.salt;
+          return super.one(command);
+        }
+      })(),
+  ],
+  [
+    'takes part of its state from chance',
+    'takes neither clock nor chance',
+    () =>
+      new (class extends Tally {
+        override one(command: Command): number {
+          this.state.sum += Math.floor(Math.random() * 1e6);
+          return super.one(command);
+        }
+      })(),
+  ],
+  [
+    'takes part of its state from the clock',
+    'takes neither clock nor chance',
+    () =>
+      new (class extends Tally {
+        override one(command: Command): number {
+          this.state.sum = Math.floor(Date.now() / 60_000_000);
+          return super.one(command);
+        }
+      })(),
+  ],
+  [
+    'sees how many entries a call brings',
+    'does not care how entries are cut',
+    () =>
+      new (class extends Tally {
+        override apply(entries: readonly Entry<Command>[]): number[] {
+          this.state.sum += entries.length;
+          return super.apply(entries);
+        }
+      })(),
+  ],
+  [
+    'demands that indexes have no gaps',
+    'bears gaps',
+    () =>
+      new (class extends Tally {
+        last = 0;
+        override apply(entries: readonly Entry<Command>[]): number[] {
+          for (const { logId } of entries) {
+            if (logId.index !== ++this.last) throw new Error('a gap');
+          }
+          return super.apply(entries);
+        }
+      })(),
+  ],
+  [
+    'keeps views of what it is given',
+    'keeps nothing of the bytes',
+    () =>
+      new (class extends Tally {
+        readonly kept: Uint8Array[] = [];
+        readonly codec = {
+          encode: (command: Command): Uint8Array => bytesOf(command),
+          decode: (bytes: Uint8Array): Command => {
+            this.kept.push(bytes);
+            return JSON.parse(new TextDecoder().decode(bytes));
+          },
+        };
+        override query(): unknown {
+          return this.kept.map((bytes) => [...bytes]);
+        }
+      })(),
+  ],
+  [
+    'counts what it is asked',
+    'does not change when it is asked',
+    () =>
+      new (class extends Tally {
+        override query(query: 'sum' | 'tags'): unknown {
+          this.state.sum++;
+          return super.query(query);
+        }
+      })(),
+  ],
+  [
+    'leaves something out of its snapshot',
+    'is the same after its snapshot was restored',
+    () =>
+      new (class extends Tally {
+        override snapshot(): Iterable<Uint8Array> {
+          return [bytesOf({ ...this.state, tags: [] })];
+        }
+      })(),
+  ],
+  [
+    'keeps something when it is restored',
+    'whatever it held before',
+    () =>
+      new (class extends Tally {
+        override async restore(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+          const { tags } = this.state;
+          await super.restore(chunks);
+          this.state.tags.push(...tags);
+        }
+      })(),
+  ],
+  [
+    'takes each chunk for a whole value',
+    'whatever chunks it comes in',
+    () =>
+      new (class extends Tally {
+        override async restore(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+          for await (const chunk of chunks)
+            this.state = JSON.parse(new TextDecoder().decode(chunk));
+        }
+      })(),
+  ],
+  [
+    'cannot restore nothing',
+    'snapshot of an empty state',
+    () =>
+      new (class extends Tally {
+        override snapshot(): Iterable<Uint8Array> {
+          return this.state.sum === 0 ? [] : super.snapshot();
+        }
+      })(),
+  ],
+  [
+    'takes half of a snapshot for all of it',
+    'from a source that fails',
+    () =>
+      new (class extends Tally {
+        override async restore(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+          await super.restore(chunks).catch(() => {});
+        }
+      })(),
+  ],
+  [
+    'throws at what a client sends',
+    'answers a bad command',
+    () =>
+      new (class extends Tally {
+        override one(command: Command): number {
+          if (command === null) throw new Error('no command');
+          return super.one(command);
+        }
+      })(),
+  ],
+  [
+    'has another version each time',
+    'has one version',
+    () => Object.assign(new Tally(), { version: ++made }),
+  ],
+];
+let made = 0;
+
+describe('a state machine that', () => {
+  it.each(BROKEN)('%s fails the case "%s…"', async (_, failing, create) => {
+    expect(await failureOf(casesOf(create), failing)).toBeInstanceOf(Error);
+  });
+
+  it('every case is failed by one', () => {
+    const failing = BROKEN.map(([, name]) => name);
+    const names = casesOf(() => new Tally()).map(({ name }) => name);
+    const never = names.filter((name) => !failing.some((part) => name.includes(part)));
+    expect(never).toEqual([]);
+  });
+});
+
+/** A memory log whose calls and events go through `wrap`. */
+function memoryFixture(
+  wrap: (store: MemoryLogStore, events: LogStoreEvents) => LogStore,
+  wrapEvents: (events: LogStoreEvents) => LogStoreEvents = (events) => events,
+) {
+  const heap = SharedHeap.create({ maximumBytes: 64 * MIB });
+  return () => {
+    const image = new MemoryLogImage();
+    const make = (events: LogStoreEvents, own?: MemoryLogImage): LogStore =>
+      wrap(
+        new MemoryLogStore({
+          heap,
+          scheduler: systemScheduler,
+          events: wrapEvents(events),
+          decodeMembership: decodeTestMembership,
+          ...(own === undefined ? {} : { image: own }),
+        }),
+        events,
+      );
+    return {
+      open: async (events: LogStoreEvents) => make(events, image),
+      openOther: async (events: LogStoreEvents) => make(events),
+      maxPayloadBytes: MIB,
+      dispose: async () => {},
+    };
+  };
+}
+
+/** The store with some methods in place of its own. */
+function replacing(store: MemoryLogStore, methods: Partial<LogStore>): LogStore {
+  return new Proxy(store, {
+    get(target, name) {
+      const own = Reflect.get(methods, name) ?? Reflect.get(target, name);
+      return typeof own === 'function' ? own.bind(target) : own;
+    },
+  });
+}
+
+/** A log on a disk that does not keep its word. */
+function lyingFixture(options: { readonly lies: boolean; readonly late?: boolean }) {
+  const heap = SharedHeap.create({ maximumBytes: 64 * MIB });
+  return () => {
+    heap.reset();
+    let disk = new MemoryDisk({ allowDirect: false });
+    const open = (directory: string, events: LogStoreEvents): Promise<LogStore> => {
+      heap.reset();
+      disk.clearFaults();
+      disk.ignoreDataSync = options.lies;
+      let last: IoId = {
+        sequence: 0,
+        vote: { term: 0, nodeId: 0, committed: false },
+        logId: { term: 0, index: 0 },
+      };
+      const late: LogStoreEvents = {
+        ...events,
+        flushed: (group, io) => {
+          if (group === 0) last = io;
+          events.flushed(group, io);
+        },
+        failed: (error) => {
+          events.failed(error);
+          if (last.sequence > 0) events.flushed(0, last);
+        },
+        writable: () => events.writable(),
+      };
+      return WalLogStore.open(
+        {
+          directory,
+          segmentBytes: MIB,
+          ringBytes: MIB,
+          maxBatchBytes: MIB / 4,
+          maxBatchEntries: 4096,
+          maxQueuedBatches: 2,
+          lingerMicros: 0,
+          recovery: 'torn-tail',
+          directIo: 'off',
+          maxIndexBytes: 4 * MIB,
+        },
+        {
+          heap,
+          scheduler: systemScheduler,
+          events: options.late === true ? late : events,
+          decodeMembership: decodeTestMembership,
+          executor: new InlineExecutor(heap, disk, systemScheduler),
+        },
+      );
+    };
+    return {
+      open: (events: LogStoreEvents) => open('/own', events),
+      openOther: (events: LogStoreEvents) => open('/other', events),
+      maxPayloadBytes: MIB / 8,
+      crash: () => {
+        disk = disk.crash();
+      },
+      failWrites: () => {
+        disk.fail({ operation: 'write', nth: 1, code: 'EIO', sticky: true });
+      },
+      dispose: async () => {},
+    };
+  };
+}
+
+describe('a log store that', () => {
+  it('acknowledges within the call fails the case of completions', async () => {
+    const makeFixture = memoryFixture((store, events) =>
+      replacing(store, {
+        advanceIo: (group, io) => events.flushed(group, io),
+      }),
+    );
+    const error = await failureOf(logStoreCases(makeFixture), 'advanceIo alone completes');
+    expect(String(error)).toContain('completions within the call');
+  });
+
+  it('forgets votes fails the case of votes', async () => {
+    const makeFixture = memoryFixture((store) =>
+      replacing(store, { saveVote: (group, io) => store.advanceIo(group, io) }),
+    );
+    const error = await failureOf(logStoreCases(makeFixture), 'remembers the last vote');
+    expect(String(error)).toContain('a vote alone');
+  });
+
+  it('takes what a peer has damaged fails the case of damage', async () => {
+    const makeFixture = memoryFixture((store) =>
+      replacing(store, {
+        receive: (_group, firstIndex) => ({
+          firstIndex,
+          lastIndex: firstIndex,
+          termRuns: [],
+          memberships: [],
+          bytes: 1,
+          lastTime: 0,
+        }),
+      }),
+    );
+    const error = await failureOf(logStoreCases(makeFixture), 'damaged blocks from a peer');
+    expect(String(error)).toContain('is refused with KEELSON_CORRUPT_FRAME');
+  });
+
+  it('believes a disk that does not sync fails the case of crashes', async () => {
+    const cases = logStoreCrashCases(lyingFixture({ lies: true }));
+    expect(String(await failureOf(cases, 'survives a crash'))).toMatch(/^Error: seed \d+: /);
+    const sound = logStoreCrashCases(lyingFixture({ lies: false }));
+    expect(await failureOf(sound, 'survives a crash')).toBeUndefined();
+  });
+
+  it('acknowledges behind its failure fails the case of failing writes', async () => {
+    const cases = logStoreFaultCases(lyingFixture({ lies: false, late: true }));
+    expect(String(await failureOf(cases, 'a write that fails'))).toContain('acknowledged');
+    const sound = logStoreFaultCases(lyingFixture({ lies: false }));
+    expect(await failureOf(sound, 'a write that fails')).toBeUndefined();
+  });
+});
