@@ -59,12 +59,17 @@ export class LaneFiles {
     memory: ReadMemory,
     checkUsable: () => void,
   ): void {
-    const { directory, lane } = this.options;
-    this.reads = new SegmentReads({ directory, lane, ...memory }, this.executor, checkUsable);
+    this.beginReading(memory, checkUsable);
     // The first segment took one, if there was any.
     this.spare.available(Math.max(0, spares - 1));
     this.retired.begin(segments);
     this.retired.written(start.sequence, start.oldestSegment);
+  }
+
+  /** The files are read, and stay as they are. */
+  beginReading(memory: ReadMemory, checkUsable: () => void): void {
+    const { directory, lane } = this.options;
+    this.reads = new SegmentReads({ directory, lane, ...memory }, this.executor, checkUsable);
   }
 
   /** A batch is durable there; the header of its segment, if it is new, names that one as the oldest. */

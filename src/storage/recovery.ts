@@ -20,11 +20,12 @@ import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
+import { type GroupLoss, LostRanges } from './lost-ranges.js';
 import type { ScannedBatch, ScannedBlock } from './segment-scan.js';
 import { damage, type ReportDamage, type SoundSegment, soundSegments } from './sound-segments.js';
 import type { StorageExecutor } from './storage-executor.js';
 
-export type RecoveryMode = 'torn-tail' | 'strict';
+export type RecoveryMode = 'torn-tail' | 'strict' | 'repair';
 
 export interface RecoveryOptions {
   readonly directory: string;
@@ -37,7 +38,7 @@ export interface RecoveryOptions {
   readonly summary: number;
   /** Chance for the first epoch, 52 bits. */
   readonly epoch: number;
-  /** Takes each loss, for who only looks; the lane is refused at the first one when absent. */
+  /** Takes each loss, for who only looks; the lane is refused at the first one when absent, or repaired. */
   readonly report?: ReportDamage;
 }
 
@@ -62,6 +63,9 @@ export interface RecoveredLane {
   readonly entries: number;
   /** Of all blocks of entries that the lane has. */
   readonly largestBlockBytes: number;
+  /** Found in the mode `repair`: when there is one, nothing may be written to the lane. */
+  readonly losses: readonly KeelsonError[];
+  readonly lost: readonly GroupLoss[];
   /** Moves the index of the carried batch to its new place; its bytes stand at `scratch`. */
   placeCarried(place: BatchPlace): void;
 }
@@ -84,6 +88,9 @@ class LaneRecovery {
   private readonly executor: Pick<StorageExecutor, 'run'>;
   private readonly options: RecoveryOptions;
   private readonly report: ReportDamage;
+  private readonly losses: KeelsonError[] = [];
+  /** In the mode `repair`. */
+  private readonly ranges: LostRanges | undefined;
   private readonly groups: Map<number, RecoveredGroup> = new Map();
   private last: LastBatch | undefined;
   private tornTail: { file: string; offset: number } | undefined;
@@ -95,7 +102,9 @@ class LaneRecovery {
     this.heap = heap;
     this.executor = executor;
     this.options = options;
-    this.report = options.report ?? refuse;
+    this.ranges = options.mode === 'repair' ? new LostRanges() : undefined;
+    const whole = this.ranges === undefined ? refuse : (loss: KeelsonError) => this.lose(loss);
+    this.report = options.report ?? whole;
   }
 
   async run(): Promise<RecoveredLane> {
@@ -107,9 +116,16 @@ class LaneRecovery {
     for (const state of newest?.checkpoint ?? []) this.beginBehind(state);
     let end = 0;
     for (let at = 0; at < segments.length; at++) {
+      const follows = at === 0 || segments[at]!.sequence === segments[at - 1]!.sequence + 1;
+      if (!follows) this.ranges?.lose(this.groups);
       end = await this.scan(segments[at]!, segments[at + 1]);
     }
-    for (const group of this.groups.values()) checkWhole(group, this.report);
+    const last = inspection.segments[inspection.segments.length - 1];
+    const short = newest !== undefined && newest.fileBytes < newest.header.fileBytes;
+    if (short || newest?.sequence !== last?.sequence) this.ranges?.lose(this.groups);
+    if (this.ranges?.any !== true) {
+      for (const group of this.groups.values()) checkWhole(group, this.report);
+    }
     const start: LaneStart = {
       sequence: (newest?.sequence ?? 0) + 1,
       epoch,
@@ -128,8 +144,17 @@ class LaneRecovery {
       batches: this.batches,
       entries: this.entries,
       largestBlockBytes: this.largestBlockBytes,
+      losses: this.losses,
+      lost: this.ranges?.finish(this.groups) ?? [],
       placeCarried: (place) => this.placeCarried(place),
     };
+  }
+
+  /** What another version has written is no damage. */
+  private lose(loss: KeelsonError): void {
+    if (loss.code !== 'KEELSON_STORAGE_CORRUPT') throw loss;
+    this.losses.push(loss);
+    this.ranges?.lose(this.groups);
   }
 
   /** What was purged before the newest segment was begun counts from the first batch on. */
@@ -195,6 +220,7 @@ class LaneRecovery {
     for (const block of batch.blocks) this.takeBlock(segment, block);
     for (const state of batch.hardStates) {
       this.noteVote(state);
+      this.ranges?.tell(state.group);
       const group = this.group(state.group);
       const committed = Math.max(group.checkpoint.committed, state.committed);
       group.checkpoint = { ...group.checkpoint, committed };
@@ -204,6 +230,7 @@ class LaneRecovery {
   private takeBlock(segment: SoundSegment, block: ScannedBlock): void {
     const group = this.group(block.group);
     const { index, memberships } = group;
+    this.ranges?.settle(group, block);
     if (block.record?.kind === 'purge') {
       this.notePurged(group, block.record.logId);
       return;
@@ -242,7 +269,9 @@ class LaneRecovery {
   private noteTail(segment: SoundSegment, offset: number, dirtyEnd: number): void {
     if (dirtyEnd <= offset) return;
     const file = segment.path;
+    // Whatever stands behind an orderly close, nothing that was acknowledged does.
     if (
+      this.ranges === undefined &&
       this.last?.segment === segment &&
       (this.last.batch.flags & BATCH_FLAG.cleanShutdown) !== 0
     ) {
@@ -265,6 +294,7 @@ class LaneRecovery {
     const vote = isHigherVote(state.vote, known.vote) ? state.vote : known.vote;
     const committed = Math.max(state.committed, known.committed);
     group.checkpoint = { ...known, vote, committed };
+    this.ranges?.tell(state.group);
   }
 
   private noteVote(state: GroupHardState): void {

@@ -34,10 +34,12 @@ import type {
   LogStoreMetrics,
   StagedEntries,
 } from './log-store.js';
+import type { GroupLoss } from './lost-ranges.js';
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
 import type { StorageExecutor } from './storage-executor.js';
+import { StoreDamage } from './store-damage.js';
 import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
 import {
   maxIndexBytes,
@@ -95,6 +97,8 @@ export class WalLogStore implements LogStore {
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
   private failure: KeelsonError | undefined;
+  /** Set by a recovery in the mode `repair`: the store is read only. */
+  private damage: StoreDamage | undefined;
   private closing: Promise<void> | undefined;
   private cacheHits = 0;
   private cacheMisses = 0;
@@ -182,12 +186,18 @@ export class WalLogStore implements LogStore {
     );
   }
 
+  /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole one. */
+  lossOf(group: number): GroupLoss | undefined {
+    return this.damage?.of(group);
+  }
+
   lastTime(group: number): number {
     return this.lastTimes.get(group) ?? 0;
   }
 
   stage(group: number, entries: EntriesToStage): StagedEntries {
     this.checkUsable();
+    this.checkWritable();
     const log = this.group(group);
     const { firstIndex, count, term, kind } = entries;
     const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
@@ -198,6 +208,7 @@ export class WalLogStore implements LogStore {
 
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkUsable();
+    this.checkWritable();
     const log = this.group(group);
     const staged = this.lane.receive(log, firstIndex, parts);
     this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
@@ -251,7 +262,8 @@ export class WalLogStore implements LogStore {
   ): EntriesLease | Promise<EntriesLease> {
     this.checkUsable();
     const log = this.group(group);
-    const last = log.termRuns.lastReadable(firstIndex, Math.min(lastIndex, log.lastIndex));
+    const known = this.damage?.readableUpTo(group, firstIndex, lastIndex) ?? lastIndex;
+    const last = log.termRuns.lastReadable(firstIndex, Math.min(known, log.lastIndex));
     const kept = firstIndex > log.purged.index && firstIndex <= last;
     invariant(kept, 'entries that are read are in the log');
     const lease = log.lease(this.heap, firstIndex, last, maxBytes, this.unpinned);
@@ -299,6 +311,13 @@ export class WalLogStore implements LogStore {
     const { largestBlockBytes } = recovered;
     const { bytes: indexBytes } = this.indexBudget;
     const scratch = reserveReadScratch(heap, options, { largestBlockBytes, indexBytes });
+    const readMemory = { ...scratch, summary: memory.summary };
+    if (recovered.losses.length > 0) {
+      this.damage = new StoreDamage(recovered.losses, recovered.lost);
+      this.files.beginReading(readMemory, () => this.checkUsable());
+      this.logDamage(recovered);
+      return;
+    }
     const place = await executor.startLane(
       {
         directory,
@@ -315,7 +334,6 @@ export class WalLogStore implements LogStore {
       },
     );
     if (place !== undefined) recovered.placeCarried(place);
-    const readMemory = { ...scratch, summary: memory.summary };
     this.files.begin(recovered, readMemory, () => this.checkUsable());
     this.logRecovery(recovered);
   }
@@ -341,6 +359,15 @@ export class WalLogStore implements LogStore {
       { event: 'storage.torn-tail', ...tornTail },
       'an unreadable tail that was never acknowledged was cut off',
     );
+  }
+
+  private logDamage({ losses, lost }: RecoveredLane): void {
+    for (const { message, details } of losses) {
+      this.logger.error({ event: 'storage.damaged', ...details }, message);
+    }
+    const groups = lost.filter(({ ranges, voteInDoubt }) => ranges.length > 0 || voteInDoubt);
+    const text = 'the log has lost data: what is left can be read, and nothing is written';
+    this.logger.error({ event: 'storage.read-only', directory: this.directory, groups }, text);
   }
 
   private findOldestSegment(): number {
@@ -385,8 +412,9 @@ export class WalLogStore implements LogStore {
     const { scheduler } = this;
     const limitMs = this.closeTimeoutMs();
     const untilMs = scheduler.now() + limitMs;
-    const inOrder = this.lane
-      .shutDown(this.groups.values())
+    // Nothing was written to a damaged log, so there is nothing to end in order.
+    const lane = this.damage === undefined ? this.lane.shutDown(this.groups.values()) : undefined;
+    const inOrder = Promise.resolve(lane)
       .then(() => this.files.stop())
       .then(() => this.executor.stopLane());
     try {
@@ -408,7 +436,12 @@ export class WalLogStore implements LogStore {
   }
 
   private usable(): boolean {
+    this.checkWritable();
     return this.failure === undefined && this.closing === undefined;
+  }
+
+  private checkWritable(): void {
+    if (this.damage !== undefined) throw this.damage.refusal();
   }
 
   private checkUsable(): void {
