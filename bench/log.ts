@@ -18,6 +18,7 @@ import { SharedHeap } from '../dist/wasm/shared-heap.js';
 import { environment, printEnvironment } from './environment.js';
 import { LatencySamples } from './latency.js';
 import { integerOption, numberOption } from './options.js';
+import { openPeers, type PeerResult } from './peers.js';
 import { Progress } from './progress.js';
 import { RawLoop, type RawResult } from './raw-loop.js';
 import { printTargets, type Target } from './target.js';
@@ -38,6 +39,8 @@ interface Options {
   readonly seconds: number;
   readonly directory: string;
   readonly json: boolean;
+  /** Other stores beside this one. */
+  readonly peers: boolean;
   /** Entries that a purge leaves in the log; 0: it is never purged. */
   readonly keepEntries: number;
   readonly store: Omit<WalLogStoreOptions, 'directory'>;
@@ -189,6 +192,8 @@ async function measure(options: Options, directory: string): Promise<void> {
   console.log(
     `log: ${JSON.stringify({ entrySize, concurrency, seconds, keepEntries, ...options.store })}`,
   );
+  const peers = options.peers ? await openPeers(join(directory, 'peers')) : [];
+  const payloads = new Array<Uint8Array>(concurrency).fill(new Uint8Array(entrySize).fill(0xa5));
   const load = new Load(entrySize, concurrency, keepEntries);
   const heap = SharedHeap.create({ maximumBytes: 1024 * MIB });
   load.store = await WalLogStore.open(
@@ -215,17 +220,21 @@ async function measure(options: Options, directory: string): Promise<void> {
     const flushes = load.store.metrics().flushes - before.flushes;
     raw.run(Math.max(1, Math.round((load.entries / flushes) * entrySize)), SLICE_MS / 2);
     rawFixed.run(RAW_FIXED_BYTES, SLICE_MS / 4);
+    for (const peer of peers) await peer.run(payloads, SLICE_MS / 2);
   }
   progress.end();
   const flushes = load.store.metrics().flushes - before.flushes;
   await load.store.close();
   raw.close();
   rawFixed.close();
+  for (const peer of peers) await peer.close();
   const elapsed = elapsedMs / 1000;
   const bytesPerSecond = Math.round((load.entries * entrySize) / elapsed);
   const rawResult = raw.result();
   const { p50, p99 } = load.latency.summary();
   const latency = { p50, p99 };
+  const peerResults = Object.fromEntries(peers.map((peer) => [peer.name, peer.result()]));
+  const best = Math.max(...peers.map((peer) => peer.result().entriesPerSecond));
   const result = {
     suite: 'log',
     environment: found,
@@ -243,6 +252,10 @@ async function measure(options: Options, directory: string): Promise<void> {
     raw256KiB: rawFixed.result(),
     ratioToRaw: Math.round((bytesPerSecond / rawResult.bytesPerSecond) * 1000) / 1000,
     latencyToRaw: Math.round((latency.p50 / rawResult.latency.p50) * 100) / 100,
+    ...(peers.length > 0 && {
+      peers: peerResults,
+      ratioToBestPeer: Math.round((load.entries / elapsed / best) * 100) / 100,
+    }),
   };
   print(result);
   printTargets(targetsOf(result));
@@ -256,14 +269,20 @@ function targetsOf(result: {
   readonly entriesPerSecond: number;
   readonly ratioToRaw: number;
   readonly latencyToRaw: number;
+  readonly ratioToBestPeer?: number;
 }): Target[] {
   const { concurrency, entrySize, entriesPerSecond, ratioToRaw, latencyToRaw } = result;
   if (entrySize !== 256) return [];
   if (concurrency === 1) return [{ what: 'p50 to raw', value: latencyToRaw, atMost: 3 }];
+  const { ratioToBestPeer: value } = result;
+  const toPeer = (atLeast: number): Target[] =>
+    value === undefined ? [] : [{ what: 'entries/s to the best peer', value, atLeast }];
+  if (concurrency === 16) return toPeer(1);
   if (concurrency !== 1024) return [];
   return [
     { what: 'durable entries/s', value: entriesPerSecond, atLeast: 500_000 },
     { what: 'ratio to raw', value: ratioToRaw, atLeast: 0.4 },
+    ...toPeer(3),
   ];
 }
 
@@ -276,8 +295,9 @@ function print(result: {
   readonly raw256KiB: RawResult;
   readonly ratioToRaw: number;
   readonly latencyToRaw: number;
+  readonly peers?: Readonly<Record<string, PeerResult>>;
 }): void {
-  const { latency, raw, raw256KiB } = result;
+  const { latency, raw, raw256KiB, peers = {} } = result;
   const mib = (bytes: number): string => `${(bytes / MIB).toFixed(1)} MiB/s`;
   console.log(
     `store  ${result.entriesPerSecond} entries/s, ${result.flushesPerSecond} flushes/s of ` +
@@ -290,6 +310,12 @@ function print(result: {
     console.log(
       `${name}  ${loop.flushesPerSecond} writes/s of ${loop.bytesPerFlush} bytes, ` +
         `${mib(loop.bytesPerSecond)}, p50 ${loop.latency.p50} µs, p99 ${loop.latency.p99} µs`,
+    );
+  }
+  for (const [name, peer] of Object.entries(peers)) {
+    console.log(
+      `${name} ${peer.version} ${peer.options}  ${peer.entriesPerSecond} entries/s, ` +
+        `${peer.transactionsPerSecond} transactions/s, p50 ${peer.latency.p50} µs, p99 ${peer.latency.p99} µs`,
     );
   }
   console.log(`store to raw: ${result.ratioToRaw} of its bytes, ${result.latencyToRaw} × its p50`);
@@ -309,6 +335,7 @@ function parse(argv: string[]): Options {
       'linger-micros': { type: 'string', default: '0' },
       'keep-entries': { type: 'string', default: '100000' },
       'direct-io': { type: 'string', default: 'auto' },
+      peers: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
@@ -323,6 +350,7 @@ function parse(argv: string[]): Options {
     seconds: numberOption('seconds', values.seconds, 0.1, 3600),
     directory: resolve(values.directory),
     json: values.json,
+    peers: values.peers,
     keepEntries: integerOption('keep-entries', values['keep-entries'], 0, 1e9),
     store: {
       segmentBytes,

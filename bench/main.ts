@@ -9,6 +9,7 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   'cluster-tcp': () => import('./cluster-tcp.js'),
   codec: () => import('./codec.js'),
   log: () => import('./log.js'),
+  recovery: () => import('./recovery.js'),
   scan: () => import('./scan.js'),
 };
 
