@@ -17,6 +17,9 @@ import type { LogIndex } from '../engine/types.js';
 import type { RecoveredGroup } from './recovery.js';
 import type { ScannedBlock } from './segment-scan.js';
 
+/** Lost entries are kept in the index up to so many; behind more of them the index begins anew. */
+export const MAX_LOST_ENTRIES: number = 1024 * 1024;
+
 export interface LostRange {
   readonly firstIndex: LogIndex;
   /** Undefined when nobody knows how far the log went. */
@@ -74,6 +77,11 @@ export class LostRanges {
     if (record?.kind === 'reset') return;
     const last = record === undefined ? block.firstIndex - 1 : record.logId.index;
     if (last < from) return;
+    if (last - group.index.lastIndex > MAX_LOST_ENTRIES) {
+      group.memberships.length = 0;
+      group.index.reset(last);
+      return;
+    }
     forget(group, from);
     group.index.skip(last);
   }
@@ -115,8 +123,10 @@ function forget({ index, memberships }: RecoveredGroup, from: LogIndex): void {
   while ((memberships[memberships.length - 1]?.index ?? 0) >= from) memberships.pop();
 }
 
-function rangesOf({ index }: RecoveredGroup, open: boolean): LostRange[] {
+function rangesOf({ checkpoint, index }: RecoveredGroup, open: boolean): LostRange[] {
   const ranges: LostRange[] = [];
+  const kept = checkpoint.purged.index + 1;
+  if (kept < index.firstIndex) ranges.push({ firstIndex: kept, lastIndex: index.firstIndex - 1 });
   const runs = index.lastIndex < index.firstIndex ? [] : index.termRuns();
   for (const [place, { term, firstIndex }] of runs.entries()) {
     if (term !== 0) continue;

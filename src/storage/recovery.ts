@@ -12,7 +12,7 @@
  * The last batch is proven by nothing: the page cache may hold what the disk lost. The lane carries
  * it into its next segment, whose header says that the old place is dead.
  */
-import { KeelsonError } from '../base/errors.js';
+import type { KeelsonError } from '../base/errors.js';
 import type { LogId, RecoveredLog, TermRun } from '../engine/types.js';
 import { BATCH_FLAG } from '../wasm/layout.js';
 import { LogIndex } from '../wasm/log-index.js';
@@ -20,7 +20,15 @@ import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
-import { type GroupLoss, LostRanges } from './lost-ranges.js';
+import {
+  committedLoss,
+  missingEntries,
+  provenLoss,
+  provenLossAtEnd,
+  tooLargeForIndex,
+  tornTailRefused,
+} from './log-losses.js';
+import { type GroupLoss, LostRanges, MAX_LOST_ENTRIES } from './lost-ranges.js';
 import type { ScannedBatch, ScannedBlock } from './segment-scan.js';
 import { damage, type ReportDamage, type SoundSegment, soundSegments } from './sound-segments.js';
 import type { StorageExecutor } from './storage-executor.js';
@@ -89,6 +97,7 @@ class LaneRecovery {
   private readonly options: RecoveryOptions;
   private readonly report: ReportDamage;
   private readonly losses: KeelsonError[] = [];
+  private damaged = false;
   /** In the mode `repair`. */
   private readonly ranges: LostRanges | undefined;
   private readonly groups: Map<number, RecoveredGroup> = new Map();
@@ -103,8 +112,11 @@ class LaneRecovery {
     this.executor = executor;
     this.options = options;
     this.ranges = options.mode === 'repair' ? new LostRanges() : undefined;
-    const whole = this.ranges === undefined ? refuse : (loss: KeelsonError) => this.lose(loss);
-    this.report = options.report ?? whole;
+    const { report = (loss: KeelsonError) => this.lose(loss) } = options;
+    this.report = (loss) => {
+      this.damaged = true;
+      report(loss);
+    };
   }
 
   async run(): Promise<RecoveredLane> {
@@ -150,11 +162,11 @@ class LaneRecovery {
     };
   }
 
-  /** What another version has written is no damage. */
+  /** Refuses the lane, or notes what is lost; what another version has written is no damage. */
   private lose(loss: KeelsonError): void {
-    if (loss.code !== 'KEELSON_STORAGE_CORRUPT') throw loss;
+    if (this.ranges === undefined || loss.code !== 'KEELSON_STORAGE_CORRUPT') throw loss;
     this.losses.push(loss);
-    this.ranges?.lose(this.groups);
+    this.ranges.lose(this.groups);
   }
 
   /** What was purged before the newest segment was begun counts from the first batch on. */
@@ -230,7 +242,11 @@ class LaneRecovery {
   private takeBlock(segment: SoundSegment, block: ScannedBlock): void {
     const group = this.group(block.group);
     const { index, memberships } = group;
-    this.ranges?.settle(group, block);
+    try {
+      this.ranges?.settle(group, block);
+    } catch (cause) {
+      throw tooLargeForIndex(cause, block.group, block.lastIndex);
+    }
     if (block.record?.kind === 'purge') {
       this.notePurged(group, block.record.logId);
       return;
@@ -247,7 +263,7 @@ class LaneRecovery {
     }
     try {
       // What would stand in between was in segments that are gone, and has been overwritten since then.
-      index.skip(block.firstIndex - 1);
+      this.skip(group, block.firstIndex - 1);
       index.appendBlocks(block.pointer, block.length, segment.sequence, block.position);
     } catch (cause) {
       throw tooLargeForIndex(cause, block.group, block.lastIndex);
@@ -256,6 +272,15 @@ class LaneRecovery {
     group.lastTime = Math.max(group.lastTime, block.lastTime);
     this.largestBlockBytes = Math.max(this.largestBlockBytes, block.length);
     this.entries += block.lastIndex - block.firstIndex + 1;
+  }
+
+  /** Behind a loss a log may go on so far away that the index has no room for what lies between. */
+  private skip({ checkpoint, index }: RecoveredGroup, lastIndex: number): void {
+    if (this.damaged && lastIndex - index.lastIndex > MAX_LOST_ENTRIES) {
+      this.report(missingEntries(checkpoint.group, index.lastIndex + 1, lastIndex));
+      index.reset(lastIndex);
+    }
+    index.skip(lastIndex);
   }
 
   private notePurged(group: RecoveredGroup, logId: LogId): void {
@@ -279,13 +304,7 @@ class LaneRecovery {
       return;
     }
     this.tornTail = { file, offset };
-    if (this.options.mode !== 'strict') return;
-    throw new KeelsonError(
-      'KEELSON_STORAGE_CORRUPT',
-      `${file} has an unreadable tail from ${offset} on. Nothing proves that it was acknowledged; ` +
-        "open the store with recovery 'torn-tail' to cut it off.",
-      { details: { file, offset } },
-    );
+    if (this.options.mode === 'strict') throw tornTailRefused(file, offset);
   }
 
   private noteCheckpoint(state: GroupCheckpoint): void {
@@ -368,29 +387,11 @@ export function describeGroup(
   };
 }
 
-function provenLoss(file: string, offset: number, proof: ScannedBatch): KeelsonError {
-  const group = proof.blocks[0]?.group ?? proof.hardStates[0]?.group;
-  return damage(file, offset, group, `a valid batch stands behind it, at ${proof.position}`);
-}
-
-function provenLossAtEnd(file: string, offset: number, next: string): KeelsonError {
-  return damage(file, offset, undefined, `${next} proves that the segment went on`);
-}
-
-/** Only a directory that was written with a larger limit holds more than the index has room for. */
-function tooLargeForIndex(cause: unknown, group: number, index: number): unknown {
-  if (!(cause instanceof KeelsonError) || cause.code !== 'KEELSON_OVERLOADED') return cause;
-  return new KeelsonError(
-    'KEELSON_INVALID_CONFIG',
-    `The index of the log has no room for group ${group} up to entry ${index}: open the node with a ` +
-      'larger storage.maxIndexBytes, as it had when these entries were written.',
-    { details: { group, index }, cause },
-  );
-}
-
 function checkWhole(group: RecoveredGroup, report: ReportDamage): void {
   const { checkpoint, index } = group;
-  if (checkpoint.committed > index.lastIndex) report(committedLoss(group));
+  if (checkpoint.committed > index.lastIndex) {
+    report(committedLoss(checkpoint.group, checkpoint.committed, index.lastIndex));
+  }
   if (index.lastIndex < index.firstIndex) return;
   const runs = index.termRuns();
   for (const [place, run] of runs.entries()) {
@@ -398,29 +399,4 @@ function checkWhole(group: RecoveredGroup, report: ReportDamage): void {
     const last = (runs[place + 1]?.firstIndex ?? index.lastIndex + 1) - 1;
     report(missingEntries(checkpoint.group, run.firstIndex, last));
   }
-}
-
-function refuse(loss: KeelsonError): never {
-  throw loss;
-}
-
-/** They were in segments that were given up, and nothing has taken their place. */
-function missingEntries(group: number, first: number, last: number): KeelsonError {
-  return new KeelsonError(
-    'KEELSON_STORAGE_CORRUPT',
-    `Acknowledged data is lost: the entries ${first} to ${last} of group ${group} are in no segment. ` +
-      'Do not go on with this directory.',
-    { details: { group, firstIndex: first, lastIndex: last } },
-  );
-}
-
-/** A commit is recorded only once the entries up to it are durable. */
-function committedLoss({ checkpoint, index }: RecoveredGroup): KeelsonError {
-  const { group, committed } = checkpoint;
-  return new KeelsonError(
-    'KEELSON_STORAGE_CORRUPT',
-    `Acknowledged data is lost: group ${group} had committed index ${committed}, but its log ends at ` +
-      `${index.lastIndex}. Do not go on with this directory.`,
-    { details: { group, committed, lastIndex: index.lastIndex } },
-  );
 }

@@ -165,6 +165,27 @@ describe('damage at rest', () => {
     ]);
   });
 
+  it.each([1e6, 1e9, 1e12, 1e15])(
+    'may hide that a log began anew behind entry %d',
+    async (behind) => {
+      const image = new MemoryDisk();
+      makeIdentity(image, MIB);
+      const log = await openLog(image);
+      await log.durable(log.append(texts(4)));
+      const { usedBytes } = (await surveyOf(image)).lanes[0]!.segments[0]!;
+      const io = log.nextIo(2, behind);
+      log.store.resetLog(0, { index: behind, term: 2 }, io);
+      await log.durable(io);
+      await log.durable(log.append(texts(2), 2, 0, behind + 1));
+      await log.durable(log.append(texts(2), 2));
+      expect((await surveyOf(image)).problems).toEqual([]);
+      image.damage(FIRST_SEGMENT, usedBytes + 130, (bytes) => bytes.fill(0x55));
+      const { problems } = await surveyOf(image);
+      expect(problems[0]).toMatchObject({ file: FIRST_SEGMENT, offset: usedBytes });
+      expect(problems.length).toBeGreaterThan(1);
+    },
+  );
+
   it('is a segment that is missing, and does not accuse those beside it', async () => {
     const image = disk.imageAfterKill();
     const needed = sound.lanes[0]!.segments.filter(({ superseded }) => !superseded);

@@ -303,6 +303,29 @@ it('a commit that is told behind a loss makes nothing certain that was before it
   await store.close();
 });
 
+it.each([1_000, 1e12])(
+  'a log that began anew behind entry %d in what is lost goes on from there',
+  async (behind) => {
+    const image = new MemoryDisk();
+    const log = await openLog(image);
+    await log.durable(log.append(texts(4)));
+    const reset = log.nextIo(2, behind);
+    log.store.resetLog(0, { index: behind, term: 2 }, reset);
+    log.append(texts(1, 'lost'), 2, 0, behind + 1);
+    await log.durable(reset);
+    await log.durable(log.append(texts(2, 'kept'), 2));
+    await log.durable(log.append(texts(1, 'last'), 2));
+    const position = Buffer.from(image.readFile(FIRST_SEGMENT)).indexOf('lost-1');
+    image.damage(FIRST_SEGMENT, position, (byte) => byte.fill(0));
+    const after = await openLog(image.kill(), { recovery: 'repair' });
+    const ranges = [{ firstIndex: 1, lastIndex: behind + 1 }];
+    expect(after.store.lossOf(0)).toEqual({ group: 0, ranges, voteInDoubt: false });
+    expect(await after.contents(0, behind + 2)).toEqual(['kept-1', 'kept-2', 'last-1']);
+    expect(() => after.store.read(0, 2, 4, 1000)).toThrow('Entry 2 of group 0 is lost');
+    await after.store.close();
+  },
+);
+
 it('a log that is whole is opened in the mode repair as in any other', async () => {
   const image = new MemoryDisk();
   const first = await openLog(image, { recovery: 'repair' });
