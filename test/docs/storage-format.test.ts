@@ -1,6 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { STORAGE_FORMAT_VERSION } from '../../dist/storage/manifest.js';
 import {
+  MAX_SNAPSHOT_CHUNK_BYTES,
+  MAX_SNAPSHOT_MEMBERSHIP_BYTES,
+  SNAPSHOT_CHUNK,
+  SNAPSHOT_FOOTER,
+  SNAPSHOT_HEADER,
+} from '../../dist/storage/snapshot-layout.js';
+import {
   BATCH,
   BATCH_FLAG,
   BLOCK,
@@ -11,6 +18,7 @@ import {
   SECTOR_BYTES,
   SEGMENT,
 } from '../../dist/wasm/layout.js';
+
 import { columnOf, page, section, tableOf } from './support/pages.js';
 
 const text = page('docs/storage-format.md');
@@ -28,6 +36,9 @@ const LAYOUTS: readonly (readonly [heading: string, layout: Layout])[] = [
   ['Block', BLOCK],
   ['Item', ITEM],
   ['Hard state', HARD_STATE],
+  ['Snapshot header', SNAPSHOT_HEADER],
+  ['Snapshot chunk', SNAPSHOT_CHUNK],
+  ['Snapshot footer', SNAPSHOT_FOOTER],
 ];
 
 const WIDTH: Readonly<Record<string, number>> = { u16: 2, u32: 4, u64: 8, '16 bytes': 16 };
@@ -69,6 +80,7 @@ describe('the page on the storage format', () => {
     for (const [heading, { version }] of [
       ['Segment header', SEGMENT],
       ['Batch header', BATCH],
+      ['Snapshot header', SNAPSHOT_HEADER],
     ] as const) {
       const row = tableOf(section(text, heading)).find(({ field }) => field === 'version');
       expect(row?.meaning).toBe(String(version));
@@ -80,6 +92,13 @@ describe('the page on the storage format', () => {
     expect(columnOf(flags, 'flag', 'value')).toEqual(BATCH_FLAG);
     const kinds = tableOf(section(text, 'Kinds'));
     expect(columnOf(kinds, 'kind', 'value')).toEqual(ENTRY_KIND);
+  });
+
+  it('has the limits of a snapshot', () => {
+    const body = section(text, 'Snapshot header') + section(text, 'Snapshot chunk');
+    for (const limit of [MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_MEMBERSHIP_BYTES]) {
+      expect(body).toContain(`${limit.toLocaleString('en')} bytes`);
+    }
   });
 
   it('has the size of a sector', () => {

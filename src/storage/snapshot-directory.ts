@@ -1,0 +1,117 @@
+/**
+ * The snapshots of one group: names in their directory, and what a start finds there.
+ *
+ * ```
+ * snapshot-<index of the last included entry, 16 digits>-<id>.snap    whole and durable
+ * build-<id>.tmp, receive-<id>.tmp                                    unfinished, removed at a start
+ * ```
+ *
+ * A file gets its name only when all of it is synced, and the directory is synced behind the rename.
+ */
+import { join } from 'node:path';
+import { KeelsonError } from '../base/errors.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { Disk } from './disk.js';
+import { makeDirectories } from './make-directories.js';
+import { SnapshotFileReader } from './snapshot-file.js';
+import type { SnapshotHeader, SnapshotInfo } from './snapshot-format.js';
+
+export const SNAPSHOT_FOLDER = 'snapshots';
+
+const NAME = /^snapshot-\d{16}-[0-9a-f]{32}\.snap$/;
+const TEMPORARY = /^(build|receive)-[0-9a-f]{32}\.tmp$/;
+
+export function snapshotDirectory(dataDirectory: string, group: number): string {
+  return join(dataDirectory, SNAPSHOT_FOLDER, `group-${group}`);
+}
+
+export function temporaryPath(directory: string, kind: 'build' | 'receive', id: string): string {
+  return join(directory, `${kind}-${id}.tmp`);
+}
+
+export interface SnapshotDamage {
+  readonly file: string;
+  readonly offset: number;
+  readonly finding: string;
+}
+
+/** What a start finds. */
+export interface SnapshotScan {
+  /** Newest first. The first one was read to its end, the others up to their header. */
+  readonly snapshots: readonly SnapshotInfo[];
+  readonly damaged: readonly SnapshotDamage[];
+}
+
+/**
+ * Removes what is unfinished, and looks for the newest snapshot that verifies.
+ * @throws KeelsonError STORAGE_VERSION for one that a newer version of Keelson has written
+ */
+export function scanSnapshots(
+  heap: SharedHeap,
+  disk: Disk,
+  directory: string,
+  group: number,
+): SnapshotScan {
+  makeDirectories(disk, directory);
+  const names = disk.list(directory);
+  const unfinished = names.filter((name) => TEMPORARY.test(name));
+  for (const name of unfinished) disk.remove(join(directory, name));
+  const snapshots: SnapshotInfo[] = [];
+  const damaged: SnapshotDamage[] = [];
+  for (const name of names.filter((name) => NAME.test(name)).reverse()) {
+    const file = join(directory, name);
+    try {
+      snapshots.push(readSnapshotFile(heap, disk, file, group, snapshots.length === 0));
+    } catch (error) {
+      const { code, details } = error as KeelsonError;
+      if (code !== 'KEELSON_STORAGE_CORRUPT') throw error;
+      damaged.push(details as unknown as SnapshotDamage);
+    }
+  }
+  return { snapshots, damaged };
+}
+
+/** @throws KeelsonError STORAGE_CORRUPT with file and offset */
+export function readSnapshotFile(
+  heap: SharedHeap,
+  disk: Disk,
+  file: string,
+  group: number,
+  toItsEnd: boolean,
+): SnapshotInfo {
+  const reader = new SnapshotFileReader(heap, disk, file);
+  try {
+    if (toItsEnd) reader.verify();
+    const { header, fileBytes } = reader;
+    if (header.group !== group) throw foreignGroup(file, header.group, group);
+    return { ...header, file, bytes: fileBytes };
+  } finally {
+    reader.close();
+  }
+}
+
+/** Gives a file that is durable under a temporary name its own. */
+export function publishSnapshot(
+  disk: Disk,
+  directory: string,
+  temporary: string,
+  header: SnapshotHeader,
+  bytes: number,
+): SnapshotInfo {
+  const index = String(header.lastIncluded.index).padStart(16, '0');
+  const file = join(directory, `snapshot-${index}-${header.id}.snap`);
+  disk.rename(temporary, file);
+  disk.syncDirectory(directory);
+  return { ...header, file, bytes };
+}
+
+function foreignGroup(file: string, found: number, group: number): KeelsonError {
+  const finding = `it is of group ${found}, and stands with those of group ${group}`;
+  return new KeelsonError(
+    'KEELSON_STORAGE_CORRUPT',
+    `the snapshot ${file} is misplaced: ${finding}`,
+    {
+      details: { file, offset: 0, finding },
+    },
+  );
+}
