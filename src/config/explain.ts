@@ -18,12 +18,14 @@ export interface MemoryExplanation {
 
 /** Control slots, zeros, scratch areas and alignment; generous. */
 const LOG_WORKING_BYTES = 4 * 1024 * 1024;
+/** Buffers of the files that the thread of snapshots has open. */
+const SNAPSHOT_THREAD_BYTES = 8 * 1024 * 1024;
 /** What a connection may hold of control messages before it drops them. */
 const CONTROL_QUEUE_BYTES = 1024 * 1024;
 
 /** `peers`: other nodes of the cluster; 2 in a cluster of three. */
 export function explainMemory(config: Config, peers = 2): MemoryExplanation {
-  const { storage, network, raft, limits, stateMachine, http } = config;
+  const { storage, network, raft, limits, stateMachine, snapshot, http } = config;
   const items: MemoryItem[] = [
     {
       name: 'log ring and cache',
@@ -68,6 +70,17 @@ export function explainMemory(config: Config, peers = 2): MemoryExplanation {
       bytes: stateMachine.maxApplyBytes * stateMachine.maxQueuedApplies,
       formula: 'stateMachine.maxApplyBytes × stateMachine.maxQueuedApplies',
     },
+    {
+      name: 'snapshots that are sent',
+      bytes: snapshot.maxInflightBytes * peers,
+      formula: `snapshot.maxInflightBytes × ${peers} peers`,
+    },
+    {
+      name: 'snapshots that are received or built',
+      bytes: snapshot.maxInflightBytes + snapshot.chunkBytes * 4,
+      formula: 'snapshot.maxInflightBytes + snapshot.chunkBytes × 4',
+    },
+    { name: 'the thread of snapshots', bytes: SNAPSHOT_THREAD_BYTES, formula: 'fixed' },
     {
       name: 'HTTP: requests that arrive',
       bytes: http.maxConnections * http.maxHeaderBytes,

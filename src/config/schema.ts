@@ -256,6 +256,43 @@ const sections = {
       'Time for a worker to load its file and the module of the state machine.',
     ),
   },
+  snapshot: {
+    everyEntries: integer(
+      'count',
+      [100_000, 0, 1_000_000_000],
+      'A snapshot is built when this many entries were applied since the last one, so that the log before it may go; 0: never for their number.',
+    ),
+    everyBytes: integer(
+      'bytes',
+      [256 * MIB, 0, 1024 * GIB],
+      'A snapshot is built when entries of this size were applied since the last one; 0: never for their size.',
+    ),
+    keep: integer(
+      'count',
+      [2, 1, 64],
+      'Snapshots that are kept. The log is kept behind the oldest of them, so that a start can fall back to it when a newer one is damaged.',
+    ),
+    keepEntries: integer(
+      'count',
+      [10_000, 0, 100_000_000],
+      'Entries that the log keeps beyond those that the oldest kept snapshot makes necessary, so that a follower that was away for a moment needs no snapshot.',
+    ),
+    chunkBytes: integer(
+      'bytes',
+      [256 * KIB, 4 * KIB, MIB],
+      'Bytes of a snapshot that are built, written and sent at a time.',
+    ),
+    maxInflightBytes: integer(
+      'bytes',
+      [4 * MIB, 4 * KIB, 256 * MIB],
+      'Bytes of a snapshot that may be under way to one follower and not yet in its file.',
+    ),
+    maxBytesPerSecond: integer(
+      'bytes',
+      [0, 0, 1024 * GIB],
+      'Bytes of a snapshot that are sent to one follower in a second; 0: as fast as it takes them.',
+    ),
+  },
   http: {
     maxKeyBytes: integer('bytes', [1024, 1, 4096], 'Longest key, in UTF-8.'),
     maxConcurrentRequests: integer(

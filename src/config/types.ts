@@ -9,6 +9,7 @@ export interface Config {
   readonly network: NetworkConfig;
   readonly limits: LimitsConfig;
   readonly stateMachine: StateMachineConfig;
+  readonly snapshot: SnapshotConfig;
   readonly http: HttpConfig;
 }
 
@@ -63,6 +64,16 @@ export interface StateMachineConfig {
   readonly applySliceMs: number;
   readonly maxQueuedApplies: number;
   readonly workerStartTimeoutMs: number;
+}
+
+export interface SnapshotConfig {
+  readonly everyEntries: number;
+  readonly everyBytes: number;
+  readonly keep: number;
+  readonly keepEntries: number;
+  readonly chunkBytes: number;
+  readonly maxInflightBytes: number;
+  readonly maxBytesPerSecond: number;
 }
 
 export interface HttpConfig {

@@ -11,6 +11,8 @@ const config = resolveConfig();
 const PARTS: Readonly<Record<string, string>> = {
   'raft.maxAppendBytes': 'raft.maxInflightBytes',
   'storage.segmentBytes': 'a file',
+  'snapshot.everyBytes': 'the log',
+  'snapshot.maxBytesPerSecond': 'a rate',
   'storage.maxBatchBytes': 'storage.ringBytes',
   'limits.maxEntryBytes': 'limits.maxPendingBytes',
   'http.maxKeyBytes': 'http.maxHeaderBytes',
