@@ -188,7 +188,7 @@ export class Engine {
     else if (message.term === this.state.term) {
       if (type === 'AppendResponse') this.leadership?.appendAnswered(from, message);
       else if (type === 'HeartbeatResponse') this.leadership?.heartbeatAnswered(from, message);
-      else this.handleVoteResponse(from, message);
+      else if (type !== 'SnapshotResponse') this.handleVoteResponse(from, message);
     } else if (type === 'PreVoteResponse') this.handleVoteResponse(from, message);
   }
 

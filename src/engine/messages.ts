@@ -89,6 +89,39 @@ export interface HeartbeatResponse {
   readonly round: number;
 }
 
+/**
+ * A piece of a snapshot file, for a follower that needs purged entries; the bytes stand beside it. One
+ * without bytes offers the snapshot, or asks how far it is.
+ */
+export interface SnapshotRequest {
+  readonly type: 'SnapshotRequest';
+  readonly term: Term;
+  /** Replication session, as in an append. */
+  readonly session: number;
+  /** 16 bytes in hexadecimal. */
+  readonly snapshotId: string;
+  readonly lastIncluded: LogId;
+  /** Of the whole file. */
+  readonly totalBytes: number;
+  /** Where the bytes stand in the file. */
+  readonly offset: number;
+}
+
+/**
+ * - `receiving`: everything before `offset` is written; send on from there. At the end of the file: it
+ *   is being verified and installed.
+ * - `installed`: everything up to `matchIndex` is durable and equal to the leader's log.
+ * - `failed`: it could not be taken; begin again later.
+ */
+export interface SnapshotResponse {
+  readonly type: 'SnapshotResponse';
+  readonly term: Term;
+  readonly session: number;
+  readonly state: 'receiving' | 'installed' | 'failed';
+  readonly offset: number;
+  readonly matchIndex: LogIndex;
+}
+
 export type ControlMessage =
   | PreVoteRequest
   | PreVoteResponse
@@ -96,6 +129,7 @@ export type ControlMessage =
   | VoteResponse
   | AppendResponse
   | HeartbeatRequest
-  | HeartbeatResponse;
+  | HeartbeatResponse
+  | SnapshotResponse;
 
-export type Message = ControlMessage | AppendRequest;
+export type Message = ControlMessage | AppendRequest | SnapshotRequest;

@@ -2,14 +2,8 @@ import type { Socket } from 'node:net';
 import { toErrorRecord } from '../base/errors.js';
 import type { Timer } from '../base/scheduler.js';
 import type { NodeId } from '../engine/types.js';
-import {
-  bytesOf,
-  packError,
-  readAppend,
-  readControl,
-  readForwardRequest,
-  writeU64,
-} from './codec.js';
+import { packError, readAppend, readControl, readForwardRequest } from './codec.js';
+import { bytesOf, writeU64 } from './codec-numbers.js';
 import { Connection, type ConnectionOwner } from './connection.js';
 import { FRAME, fixedBytes, MAX_MSGPACK_BYTES } from './frame.js';
 import {
@@ -23,6 +17,7 @@ import {
   unpackRefusal,
 } from './handshake.js';
 import type { ForwardResponse } from './network.js';
+import { readSnapshot } from './snapshot-codec.js';
 import { helloOf, PING_INTERVAL_MS, type RefusalLog, type TcpContext } from './tcp-context.js';
 
 /**
@@ -87,6 +82,7 @@ export class Accepted implements ConnectionOwner {
       case FRAME.refusal:
         return MAX_MSGPACK_BYTES;
       case FRAME.append:
+      case FRAME.snapshot:
       case FRAME.forwardRequest:
         return this.channel === 'bulk' ? this.context.config.maxFrameBytes : -1;
       case FRAME.voteRequest:
@@ -94,6 +90,7 @@ export class Accepted implements ConnectionOwner {
       case FRAME.heartbeatRequest:
       case FRAME.heartbeatResponse:
       case FRAME.appendResponse:
+      case FRAME.snapshotResponse:
         return this.channel === 'control' ? MAX_MSGPACK_BYTES : -1;
       default:
         return -1;
@@ -111,6 +108,11 @@ export class Accepted implements ConnectionOwner {
       case FRAME.append:
         this.context.handler().append(this.peerId, readAppend(view, at), rest);
         break;
+      case FRAME.snapshot: {
+        const bytes = rest.reduce((sum, part) => sum + part.byteLength, 0);
+        this.context.handler().snapshot(this.peerId, readSnapshot(view, at, bytes), rest);
+        break;
+      }
       case FRAME.ping:
         break;
       case FRAME.forwardRequest:

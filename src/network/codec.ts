@@ -1,5 +1,6 @@
 import type { ErrorCode, ErrorRecord, Outcome } from '../base/errors.js';
 import type { AppendRequest, ControlMessage } from '../engine/messages.js';
+import { bytesOf, readU64, writeU64 } from './codec-numbers.js';
 import {
   booleanField,
   type FlatRecord,
@@ -12,6 +13,7 @@ import {
 import { corruptFrame, FRAME } from './frame.js';
 import type { ForwardRequest } from './network.js';
 import { MAX_TIMEOUT_MS } from './request-table.js';
+import { readSnapshotResponse, writeSnapshotResponse } from './snapshot-codec.js';
 
 /**
  * The bodies of frames. Encoders write into the sender's buffer at `at`, decoders read in place and
@@ -49,6 +51,8 @@ export function frameTypeOf(message: ControlMessage): number {
   switch (message.type) {
     case 'AppendResponse':
       return FRAME.appendResponse;
+    case 'SnapshotResponse':
+      return FRAME.snapshotResponse;
     case 'HeartbeatRequest':
       return FRAME.heartbeatRequest;
     case 'HeartbeatResponse':
@@ -108,6 +112,9 @@ export function writeControl(view: DataView, at: number, message: ControlMessage
       writeU64(view, at + 56, conflict?.lastIndex ?? 0);
       break;
     }
+    case 'SnapshotResponse':
+      writeSnapshotResponse(view, at, message);
+      break;
   }
 }
 
@@ -129,6 +136,8 @@ export function readControl(
       return { type: 'HeartbeatResponse', term: readU64(view, at), round: readU64(view, at + 8) };
     case FRAME.appendResponse:
       return readAppendResponse(view, at);
+    case FRAME.snapshotResponse:
+      return readSnapshotResponse(view, at);
     case FRAME.voteRequest:
       return readVoteRequest(unpackRecord(bytesOf(view, at, length), RECORD.voteRequest));
     case FRAME.voteResponse:
@@ -258,19 +267,4 @@ function parseDetails(text: string): Readonly<Record<string, unknown>> {
     throw corruptFrame('details of an error that are not an object');
   }
   return details as Record<string, unknown>;
-}
-
-export function writeU64(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value >>> 0, true);
-  view.setUint32(at + 4, (value / 0x1_0000_0000) >>> 0, true);
-}
-
-export function readU64(view: DataView, at: number): number {
-  const high = view.getUint32(at + 4, true);
-  if (high > 0x1f_ffff) throw corruptFrame('an integer beyond 2^53');
-  return high * 0x1_0000_0000 + view.getUint32(at, true);
-}
-
-export function bytesOf(view: DataView, at: number, length: number): Uint8Array {
-  return new Uint8Array(view.buffer, view.byteOffset + at, length);
 }

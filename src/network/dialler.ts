@@ -2,7 +2,7 @@ import { connect, type Socket } from 'node:net';
 import type { Timer } from '../base/scheduler.js';
 import type { NodeId } from '../engine/types.js';
 import { parseAddress } from './address.js';
-import { bytesOf } from './codec.js';
+import { bytesOf } from './codec-numbers.js';
 import { Connection, type ConnectionOwner } from './connection.js';
 import { corruptFrame, FRAME, MAX_MSGPACK_BYTES } from './frame.js';
 import {

@@ -27,7 +27,9 @@ import { KeelsonError } from '../base/errors.js';
  * | 12   | heartbeatRequest  | control | term, committed, round: u64                 |                 |
  * | 13   | heartbeatResponse | control | term, round: u64                            |                 |
  * | 14   | appendResponse    | control | see codec.ts, 64 bytes                      |                 |
+ * | 15   | snapshotResponse  | control | see snapshot-codec.ts, 40 bytes             |                 |
  * | 20   | append            | bulk    | see codec.ts, 48 bytes                      | entry blocks    |
+ * | 21   | snapshot          | bulk    | see snapshot-codec.ts, 64 bytes             | bytes of a file |
  * | 30   | forwardRequest    | bulk    | id u64, timeout ms u32, kind u32            | payload         |
  * | 31   | forwardResponse   | bulk    | id, index, term u64, payload u32, error u32 | payload, error  |
  */
@@ -45,7 +47,9 @@ export const FRAME = {
   heartbeatRequest: 12,
   heartbeatResponse: 13,
   appendResponse: 14,
+  snapshotResponse: 15,
   append: 20,
+  snapshot: 21,
   forwardRequest: 30,
   forwardResponse: 31,
 } as const;
@@ -59,7 +63,9 @@ FIXED_BYTES[FRAME.ping] = 0;
 FIXED_BYTES[FRAME.heartbeatRequest] = 24;
 FIXED_BYTES[FRAME.heartbeatResponse] = 16;
 FIXED_BYTES[FRAME.appendResponse] = 64;
+FIXED_BYTES[FRAME.snapshotResponse] = 40;
 FIXED_BYTES[FRAME.append] = 48;
+FIXED_BYTES[FRAME.snapshot] = 64;
 FIXED_BYTES[FRAME.forwardRequest] = 16;
 FIXED_BYTES[FRAME.forwardResponse] = 32;
 

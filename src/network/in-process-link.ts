@@ -1,5 +1,10 @@
 import type { Scheduler, Timer } from '../base/scheduler.js';
-import type { AppendRequest, ControlMessage, Message } from '../engine/messages.js';
+import type {
+  AppendRequest,
+  ControlMessage,
+  Message,
+  SnapshotRequest,
+} from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
 import type { InProcessNetwork } from './in-process-network.js';
 import type { OutgoingEntries } from './network.js';
@@ -66,7 +71,7 @@ export class Inbox {
     this.count--;
     if (message === undefined) return;
     if (entries === undefined) receiver.deliverControl(link, message as ControlMessage);
-    else receiver.deliverAppend(link, message as AppendRequest, entries);
+    else receiver.deliverBulk(link, message as AppendRequest | SnapshotRequest, entries);
   }
 
   /** Loses what came over `link`, or everything. */
@@ -96,7 +101,7 @@ export class Inbox {
 
 export interface InboxReceiver {
   deliverControl(link: Link, message: ControlMessage): void;
-  deliverAppend(link: Link, message: AppendRequest, entries: OutgoingEntries): void;
+  deliverBulk(link: Link, message: AppendRequest | SnapshotRequest, entries: OutgoingEntries): void;
 }
 
 export function releaseOn(link: Link, entries: OutgoingEntries): void {

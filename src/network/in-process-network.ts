@@ -1,5 +1,10 @@
 import { KeelsonError, toErrorRecord } from '../base/errors.js';
-import type { AppendRequest, ControlMessage, Message } from '../engine/messages.js';
+import type {
+  AppendRequest,
+  ControlMessage,
+  Message,
+  SnapshotRequest,
+} from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
 import type { InProcessHub } from './in-process-hub.js';
 import { DelayLane, Inbox, type Link, releaseOn } from './in-process-link.js';
@@ -90,6 +95,19 @@ export class InProcessNetwork implements Network {
   }
 
   sendAppend(target: NodeId, message: AppendRequest, entries: OutgoingEntries): boolean {
+    return this.sendBulk(target, message, entries);
+  }
+
+  sendSnapshot(target: NodeId, message: SnapshotRequest, bytes: Uint8Array): boolean {
+    const piece = { parts: [bytes], bytes: bytes.byteLength, release: nothing };
+    return this.sendBulk(target, message, piece);
+  }
+
+  private sendBulk(
+    target: NodeId,
+    message: AppendRequest | SnapshotRequest,
+    entries: OutgoingEntries,
+  ): boolean {
     const link = this.links[target];
     if (link === undefined) return false;
     if (link.receiver === undefined) {
@@ -181,10 +199,16 @@ export class InProcessNetwork implements Network {
     this.handler!.message(link.from, message);
   }
 
-  deliverAppend(link: Link, message: AppendRequest, entries: OutgoingEntries): void {
+  deliverBulk(
+    link: Link,
+    message: AppendRequest | SnapshotRequest,
+    entries: OutgoingEntries,
+  ): void {
     this.receivedBytes += entries.bytes;
     try {
-      this.handler!.append(link.from, message, entries.parts);
+      if (message.type === 'AppendRequest') {
+        this.handler!.append(link.from, message, entries.parts);
+      } else this.handler!.snapshot(link.from, message, entries.parts);
     } finally {
       releaseOn(link, entries);
     }
@@ -305,6 +329,9 @@ export interface InProcessNetworkOptions {
   /** Default 16,384. */
   readonly maxRequests?: number;
 }
+
+/** Pieces of a snapshot belong to nobody. */
+function nothing(): void {}
 
 function newLink(sender: InProcessNetwork, to: NodeId): Link {
   return {

@@ -1,5 +1,5 @@
 import type { ErrorRecord } from '../base/errors.js';
-import type { AppendRequest, ControlMessage } from '../engine/messages.js';
+import type { AppendRequest, ControlMessage, SnapshotRequest } from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
 
 /**
@@ -22,6 +22,11 @@ export interface Network {
    * When true, `entries.release()` is called exactly once when the bytes are no longer needed.
    */
   sendAppend(target: NodeId, message: AppendRequest, entries: OutgoingEntries): boolean;
+  /**
+   * Queues a piece of a snapshot. The bytes must not change any more. Returns false when the peer is not
+   * connected or holds too much already; `handler.writable(target)` follows.
+   */
+  sendSnapshot(target: NodeId, message: SnapshotRequest, bytes: Uint8Array): boolean;
   /** Sends a client request one hop. Rejects with KEELSON_NO_LEADER (rejected) if it was never sent. */
   request(target: NodeId, request: ForwardRequest): Promise<ForwardResponse>;
   close(): Promise<void>;
@@ -41,10 +46,12 @@ export interface NetworkHandler {
    * CORRUPT_FRAME: a connection between processes that brought such bytes is closed.
    */
   append(from: NodeId, message: AppendRequest, parts: readonly Uint8Array[]): void;
+  /** A piece of a snapshot: `parts` joined are bytes of its file; the views end when the call returns. */
+  snapshot(from: NodeId, message: SnapshotRequest, parts: readonly Uint8Array[]): void;
   request(from: NodeId, request: ForwardRequest): Promise<ForwardResponse>;
   connected(peer: NodeId): void;
   disconnected(peer: NodeId): void;
-  /** A peer that refused an append takes more now. */
+  /** A peer that refused an append, or a piece of a snapshot, takes more now. */
   writable(peer: NodeId): void;
   /** A peer has refused the handshake, for a reason that goes on until somebody changes something. */
   refused?(peer: NodeId, reason: string, text: string): void;

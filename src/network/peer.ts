@@ -1,21 +1,22 @@
 import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
-import type { AppendRequest, ControlMessage } from '../engine/messages.js';
+import type { AppendRequest, ControlMessage, SnapshotRequest } from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
 import {
   frameTypeOf,
   packVote,
-  readU64,
   unpackError,
   writeAppend,
   writeControl,
   writeForwardRequest,
 } from './codec.js';
+import { readU64 } from './codec-numbers.js';
 import type { Connection } from './connection.js';
 import { Dialler, type DiallerEvents } from './dialler.js';
 import { corruptFrame, FRAME, fixedBytes } from './frame.js';
 import type { Refusal } from './handshake.js';
 import type { ForwardRequest, ForwardResponse, OutgoingEntries } from './network.js';
+import { writeSnapshot } from './snapshot-codec.js';
 import { PING_INTERVAL_MS, type RefusalLog, type TcpContext } from './tcp-context.js';
 
 /**
@@ -103,28 +104,41 @@ export class Peer implements DiallerEvents {
   }
 
   sendAppend(message: AppendRequest, entries: OutgoingEntries): boolean {
-    const connection = this.bulk.open;
-    if (!this.reportedUp || connection === undefined || !connection.alive) {
-      this.refusedAppend = true;
-      return false;
-    }
-    const { config, counters } = this.context;
+    const connection = this.roomFor(FRAME.append, entries.bytes);
+    if (connection === undefined) return false;
     const bytes = fixedBytes(FRAME.append);
-    invariant(bytes + entries.bytes <= config.maxFrameBytes, 'an append fits into a frame');
-    const queued = connection.queuedBytes;
-    if (
-      (queued > 0 && queued + entries.bytes > config.maxQueuedBytes) ||
-      connection.pinnedCount >= MAX_PINNED_APPENDS
-    ) {
-      this.refusedAppend = true;
-      return false;
-    }
     const at = connection.reserve(bytes);
     writeAppend(connection.view, at, message);
     connection.commit(FRAME.append, at, bytes, entries.bytes);
     connection.attachEntries(entries);
-    counters.sentBytes += bytes + entries.bytes;
+    this.context.counters.sentBytes += bytes + entries.bytes;
     return true;
+  }
+
+  sendSnapshot(message: SnapshotRequest, piece: Uint8Array): boolean {
+    const connection = this.roomFor(FRAME.snapshot, piece.byteLength);
+    if (connection === undefined) return false;
+    const bytes = fixedBytes(FRAME.snapshot);
+    const at = connection.reserve(bytes);
+    writeSnapshot(connection.view, at, message);
+    connection.commit(FRAME.snapshot, at, bytes, piece.byteLength);
+    if (piece.byteLength > 0) connection.attach(piece);
+    this.context.counters.sentBytes += bytes + piece.byteLength;
+    return true;
+  }
+
+  /** The bulk connection, if it takes that much more; `writable` is owed otherwise. */
+  private roomFor(type: number, bytes: number): Connection | undefined {
+    const connection = this.bulk.open;
+    const { config } = this.context;
+    invariant(fixedBytes(type) + bytes <= config.maxFrameBytes, 'it fits into a frame');
+    if (this.reportedUp && connection?.alive === true) {
+      const queued = connection.queuedBytes;
+      const fits = queued === 0 || queued + bytes <= config.maxQueuedBytes;
+      if (fits && connection.pinnedCount < MAX_PINNED_APPENDS) return connection;
+    }
+    this.refusedAppend = true;
+    return undefined;
   }
 
   /** Throws, `rejected`, when the request cannot be queued. */

@@ -3,7 +3,7 @@ import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { NetworkConfig } from '../config/types.js';
-import type { AppendRequest, ControlMessage } from '../engine/messages.js';
+import type { AppendRequest, ControlMessage, SnapshotRequest } from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
 import { Accepted, type AcceptedEvents } from './accepted.js';
 import { formatAddress, isLoopback, parseAddress } from './address.js';
@@ -124,6 +124,10 @@ export class TcpNetwork implements Network, AcceptedEvents {
 
   sendAppend(target: NodeId, message: AppendRequest, entries: OutgoingEntries): boolean {
     return this.peers.get(target)?.sendAppend(message, entries) ?? false;
+  }
+
+  sendSnapshot(target: NodeId, message: SnapshotRequest, bytes: Uint8Array): boolean {
+    return this.peers.get(target)?.sendSnapshot(message, bytes) ?? false;
   }
 
   async request(target: NodeId, request: ForwardRequest): Promise<ForwardResponse> {

@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { AppendEntries, Command } from '../engine/commands.js';
 import type { Engine } from '../engine/engine.js';
-import type { AppendRequest, ControlMessage } from '../engine/messages.js';
+import type { AppendRequest, ControlMessage, SnapshotRequest } from '../engine/messages.js';
 import type { IoId, Membership, NodeId } from '../engine/types.js';
 import type {
   ForwardRequest,
@@ -193,6 +193,9 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     }
     this.run();
   }
+
+  /** No node sends one yet. */
+  snapshot(_from: NodeId, _message: SnapshotRequest, _parts: readonly Uint8Array[]): void {}
 
   connected(peer: NodeId): void {
     if (this.stopReason !== undefined) return;

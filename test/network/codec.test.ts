@@ -59,6 +59,14 @@ const control: fc.Arbitrary<ControlMessage> = fc.oneof(
     round: safe,
   }),
   fc.record({ type: fc.constant('HeartbeatResponse' as const), term: safe, round: safe }),
+  fc.record({
+    type: fc.constant('SnapshotResponse' as const),
+    term: safe,
+    session: safe,
+    state: fc.constantFrom('receiving' as const, 'installed' as const, 'failed' as const),
+    offset: safe,
+    matchIndex: safe,
+  }),
 );
 
 function encode(message: ControlMessage): Uint8Array {
@@ -273,5 +281,34 @@ describe('codec', () => {
       ),
       { ...RUNS, numRuns: 2_000 },
     );
+  });
+});
+
+describe('a piece of a snapshot', () => {
+  const piece = fc.record({
+    type: fc.constant('SnapshotRequest' as const),
+    term: safe,
+    session: safe,
+    snapshotId: fc
+      .uint8Array({ minLength: 16, maxLength: 16 })
+      .map((id) => Buffer.from(id).toString('hex')),
+    lastIncluded: logId,
+    totalBytes: safe,
+    offset: safe,
+  });
+  const codecs = import('../../dist/network/snapshot-codec.js');
+
+  it('comes back as it was, or is refused when it has no place in its file', async () => {
+    const { readSnapshot, writeSnapshot } = await codecs;
+    const property = fc.property(piece, fc.nat(), (message, bytes) => {
+      const body = new DataView(new ArrayBuffer(fixedBytes(FRAME.snapshot)));
+      writeSnapshot(body, 0, message);
+      const { term, lastIncluded, offset, totalBytes } = message;
+      const fits =
+        lastIncluded.index > 0 && lastIncluded.term <= term && offset + bytes <= totalBytes;
+      if (fits) expect(readSnapshot(body, 0, bytes)).toEqual(message);
+      else expect(() => readSnapshot(body, 0, bytes)).toThrow(corrupt);
+    });
+    fc.assert(property, RUNS);
   });
 });

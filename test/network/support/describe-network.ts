@@ -7,6 +7,7 @@ import {
   heartbeat,
   Recorder,
   sharedBytes,
+  snapshotRequest,
   until,
 } from './recorder.js';
 
@@ -54,6 +55,28 @@ export function describeNetwork(name: string, setUp: () => NetworkFixture): void
       });
     });
 
+    it('carries pieces of a snapshot unchanged, in order with appends', async () => {
+      const [[one], [, two]] = (await connect(1, 2)) as [[Network, Recorder], [Network, Recorder]];
+      const bytes = Uint8Array.from(sharedBytes(100_000));
+      const offer = snapshotRequest({ offset: 0 });
+      expect(one.sendSnapshot(2, offer, new Uint8Array(0))).toBe(true);
+      expect(one.sendSnapshot(2, snapshotRequest(), bytes)).toBe(true);
+      expect(one.sendAppend(2, appendRequest(), new CountedEntries(sharedBytes(10)))).toBe(true);
+      await until(() => two.appends.length === 1, 'the append behind the pieces');
+      expect(two.pieces).toEqual([
+        { from: 1, message: offer, bytes: new Uint8Array(0) },
+        { from: 1, message: snapshotRequest(), bytes },
+      ]);
+    });
+
+    it('refuses a piece of a snapshot for a peer that is not there', async () => {
+      const [[one], [two]] = (await connect(1, 2)) as [[Network, Recorder], [Network, Recorder]];
+      await two.close();
+      await until(() => one.metrics().connectedPeers.length === 0, 'node 2 gone');
+      expect(one.sendSnapshot(2, snapshotRequest(), new Uint8Array(8))).toBe(false);
+      expect(one.sendSnapshot(3, snapshotRequest(), new Uint8Array(8))).toBe(false);
+    });
+
     it('carries every kind of control message unchanged, in order', async () => {
       const [[one], [, two]] = (await connect(1, 2)) as [[Network, Recorder], [Network, Recorder]];
       const lastLogId = { term: 4, index: 2 ** 53 - 1 };
@@ -72,6 +95,22 @@ export function describeNetwork(name: string, setUp: () => NetworkFixture): void
         },
         { type: 'HeartbeatRequest', term: 6, committed: 2 ** 53 - 1, round: 4 },
         { type: 'HeartbeatResponse', term: 6, round: 4 },
+        {
+          type: 'SnapshotResponse',
+          term: 6,
+          session: 2,
+          state: 'receiving',
+          offset: 2 ** 40,
+          matchIndex: 0,
+        },
+        {
+          type: 'SnapshotResponse',
+          term: 6,
+          session: 2,
+          state: 'installed',
+          offset: 0,
+          matchIndex: 9,
+        },
       ] as const;
       for (const message of messages) one.send(2, message);
       await until(() => two.messages.length === messages.length, 'all messages');

@@ -1,4 +1,8 @@
-import type { AppendRequest, ControlMessage } from '../../../dist/engine/messages.js';
+import type {
+  AppendRequest,
+  ControlMessage,
+  SnapshotRequest,
+} from '../../../dist/engine/messages.js';
 import type { NodeId } from '../../../dist/engine/types.js';
 import type {
   ForwardRequest,
@@ -13,10 +17,17 @@ export interface ReceivedAppend {
   readonly bytes: Uint8Array;
 }
 
+export interface ReceivedPiece {
+  readonly from: NodeId;
+  readonly message: SnapshotRequest;
+  readonly bytes: Uint8Array;
+}
+
 /** A handler that writes down what it is told. */
 export class Recorder implements NetworkHandler {
   readonly messages: { from: NodeId; message: ControlMessage }[] = [];
   readonly appends: ReceivedAppend[] = [];
+  readonly pieces: ReceivedPiece[] = [];
   readonly requests: { from: NodeId; request: ForwardRequest }[] = [];
   readonly events: string[] = [];
   readonly refusals: string[] = [];
@@ -33,6 +44,10 @@ export class Recorder implements NetworkHandler {
   append(from: NodeId, message: AppendRequest, parts: readonly Uint8Array[]): void {
     this.appends.push({ from, message, bytes: new Uint8Array(Buffer.concat(parts)) });
     this.onAppend?.(from);
+  }
+
+  snapshot(from: NodeId, message: SnapshotRequest, parts: readonly Uint8Array[]): void {
+    this.pieces.push({ from, message, bytes: new Uint8Array(Buffer.concat(parts)) });
   }
 
   request(from: NodeId, request: ForwardRequest): Promise<ForwardResponse> {
@@ -95,6 +110,19 @@ export function appendRequest(fields: Partial<AppendRequest> = {}): AppendReques
     prevLogId: { term: 4, index: 10 },
     lastIndex: 12,
     committed: 8,
+    ...fields,
+  };
+}
+
+export function snapshotRequest(fields: Partial<SnapshotRequest> = {}): SnapshotRequest {
+  return {
+    type: 'SnapshotRequest',
+    term: 5,
+    session: 9,
+    snapshotId: '0123456789abcdef'.repeat(2),
+    lastIncluded: { term: 4, index: 10 },
+    totalBytes: 2 ** 40,
+    offset: 2 ** 33,
     ...fields,
   };
 }

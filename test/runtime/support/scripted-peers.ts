@@ -58,6 +58,10 @@ export class ScriptedPeers implements Network {
     }
   }
 
+  sendSnapshot(): boolean {
+    return false;
+  }
+
   sendAppend(
     target: number,
     message: Parameters<Network['sendAppend']>[1],
