@@ -301,6 +301,7 @@ function createEngine(parts: HostParts, recovered: RecoveredLog, applied: number
   return new Engine(
     {
       ...config.raft,
+      keepEntries: config.snapshot.keepEntries,
       nodeId: identity.nodeId,
       seed: Math.floor(scheduler.random() * 0x1_0000_0000),
     },

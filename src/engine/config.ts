@@ -21,6 +21,8 @@ export interface EngineConfig {
   readonly maxAppendBytes: number;
   /** A leader without a quorum refuses writes beyond this many uncommitted entries. */
   readonly maxUncommittedEntries: number;
+  /** Entries kept before those that the oldest kept snapshot makes necessary, for slow followers. */
+  readonly keepEntries: number;
 }
 
 export function checkConfig(config: EngineConfig): void {
@@ -36,4 +38,5 @@ export function checkConfig(config: EngineConfig): void {
   invariant(config.maxInflightBytes > 0, 'in-flight bytes', config.maxInflightBytes);
   invariant(config.maxAppendBytes > 0, 'append bytes', config.maxAppendBytes);
   invariant(config.maxUncommittedEntries > 0, 'uncommitted bound', config.maxUncommittedEntries);
+  invariant(config.keepEntries >= 0, 'entries kept', config.keepEntries);
 }

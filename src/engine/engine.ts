@@ -13,7 +13,10 @@ import {
   answerHeartbeat,
   appendFromLeader,
   commitFromHeartbeat,
+  installFromLeader,
   rejectOldLeader,
+  rejectOldSnapshot,
+  wantsSnapshot,
 } from './follower.js';
 import { invariant } from './invariant.js';
 import { MAX_PENDING_IO } from './io-progress.js';
@@ -24,10 +27,12 @@ import type {
   HeartbeatRequest,
   PreVoteResponse,
   ReceivedEntries,
+  SnapshotRequest,
   VoteRequest,
   VoteResponse,
 } from './messages.js';
 import { NodeState } from './node-state.js';
+import { Snapshots } from './snapshots.js';
 import type {
   LogId,
   LogIndex,
@@ -35,6 +40,7 @@ import type {
   NodeId,
   RecoveredLog,
   Role,
+  SnapshotMeta,
   Term,
   Vote,
 } from './types.js';
@@ -48,6 +54,7 @@ import { sameVote } from './vote.js';
  * After every event, or after several, the runtime takes the commands and runs them.
  */
 export class Engine {
+  readonly snapshots: Snapshots;
   private readonly state: NodeState;
   private leadership: Leadership | undefined;
   private campaigning: Campaign | undefined;
@@ -56,6 +63,7 @@ export class Engine {
   constructor(config: EngineConfig, recovered: RecoveredLog, nowMs: number) {
     checkConfig(config);
     this.state = new NodeState(config, recovered, nowMs);
+    this.snapshots = new Snapshots(this.state, () => this.leadership);
   }
 
   // Time
@@ -187,8 +195,11 @@ export class Engine {
     else if (message.term > this.state.term) this.adopt(message.term);
     else if (message.term === this.state.term) {
       if (type === 'AppendResponse') this.leadership?.appendAnswered(from, message);
-      else if (type === 'HeartbeatResponse') this.leadership?.heartbeatAnswered(from, message);
-      else if (type !== 'SnapshotResponse') this.handleVoteResponse(from, message);
+      else if (type === 'SnapshotResponse') {
+        this.leadership?.snapshotAnswered(from, message);
+        this.snapshots.purge();
+      } else if (type === 'HeartbeatResponse') this.leadership?.heartbeatAnswered(from, message);
+      else this.handleVoteResponse(from, message);
     } else if (type === 'PreVoteResponse') this.handleVoteResponse(from, message);
   }
 
@@ -201,6 +212,24 @@ export class Engine {
     }
     this.follow(from, request.term);
     appendFromLeader(state, from, request, entries);
+  }
+
+  /**
+   * A leader offers a snapshot, or sends a piece of it. Whether to take it; otherwise it is answered.
+   */
+  handleSnapshot(from: NodeId, request: SnapshotRequest): boolean {
+    const { state } = this;
+    if (request.term < state.term) {
+      rejectOldSnapshot(state, from, request);
+      return false;
+    }
+    this.follow(from, request.term);
+    return wantsSnapshot(state, from, request);
+  }
+
+  /** All of the snapshot is verified and durable, as `snapshot` says. */
+  snapshotReceived(from: NodeId, request: SnapshotRequest, snapshot: SnapshotMeta): void {
+    installFromLeader(this.state, from, request, snapshot);
   }
 
   // Results
@@ -242,6 +271,11 @@ export class Engine {
   /** Durable up to here, as the log stands now. */
   get flushedIndex(): LogIndex {
     return this.state.io.flushedIndex;
+  }
+
+  /** The last entry that is purged: the log begins behind it. */
+  get purgedIndex(): LogIndex {
+    return this.state.log.purged.index;
   }
 
   get membership(): Membership | undefined {

@@ -6,9 +6,11 @@ import type {
   HeartbeatRequest,
   HeartbeatResponse,
   ReceivedEntries,
+  SnapshotRequest,
+  SnapshotResponse,
 } from './messages.js';
 import type { NodeState } from './node-state.js';
-import type { LogIndex, NodeId } from './types.js';
+import type { LogIndex, NodeId, SnapshotMeta } from './types.js';
 
 /**
  * The follower's side of replication. The sender is known to lead the present term.
@@ -35,6 +37,49 @@ export function appendFromLeader(
   else if (state.io.pending > 0) state.advanceIo();
   state.commitUpTo(Math.min(request.committed, lastIndex));
   state.replyAfterLog(from, appendResponse(state, request, lastIndex, undefined));
+}
+
+/**
+ * Whether the snapshot that the leader offers is to be taken. One that this log leads to already is
+ * not: its entries are committed, so the log stays, and is worth as much.
+ */
+export function wantsSnapshot(state: NodeState, from: NodeId, request: SnapshotRequest): boolean {
+  const { lastIncluded } = request;
+  if (!state.holds(lastIncluded)) return true;
+  state.commitUpTo(lastIncluded.index);
+  answerInstalled(state, from, request.session, lastIncluded.index);
+  return false;
+}
+
+/** All of a snapshot is durable. An old one, or one that the log has caught up with, changes nothing. */
+export function installFromLeader(
+  state: NodeState,
+  from: NodeId,
+  request: SnapshotRequest,
+  snapshot: SnapshotMeta,
+): void {
+  if (state.holds(snapshot.lastIncluded)) state.commitUpTo(snapshot.lastIncluded.index);
+  else state.installSnapshot(snapshot);
+  if (request.term !== state.term) return;
+  answerInstalled(state, from, request.session, snapshot.lastIncluded.index);
+}
+
+export function rejectOldSnapshot(state: NodeState, from: NodeId, request: SnapshotRequest): void {
+  state.replyAfterVote(from, snapshotResponse(state, request.session, 'failed', 0));
+}
+
+function answerInstalled(state: NodeState, from: NodeId, session: number, index: LogIndex): void {
+  state.replyAfterLog(from, snapshotResponse(state, session, 'installed', index));
+}
+
+function snapshotResponse(
+  state: NodeState,
+  session: number,
+  result: 'installed' | 'failed',
+  matchIndex: LogIndex,
+): SnapshotResponse {
+  const { term } = state;
+  return { type: 'SnapshotResponse', term, session, state: result, offset: 0, matchIndex };
 }
 
 /** Answers an append of a leader that has been deposed: it learns the present term. */

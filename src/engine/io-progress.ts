@@ -51,6 +51,15 @@ export class IoProgress {
     }
   }
 
+  /** A durable snapshot holds everything up to `index`, and the log behind it is empty. */
+  resetTo(index: LogIndex): void {
+    this.flushedIndex = index;
+    const mask = this.lastIndexes.length - 1;
+    for (let sequence = this.flushed + 1; sequence <= this.accepted; sequence++) {
+      this.lastIndexes[sequence & mask] = index;
+    }
+  }
+
   /** Everything up to `sequence` is durable. Returns whether that is news. */
   flush(sequence: number): boolean {
     invariant(sequence <= this.submitted, 'flushed ≤ submitted', sequence, this.submitted);

@@ -1,5 +1,10 @@
 import { invariant } from './invariant.js';
-import type { AppendConflict, AppendResponse, HeartbeatResponse } from './messages.js';
+import type {
+  AppendConflict,
+  AppendResponse,
+  HeartbeatResponse,
+  SnapshotResponse,
+} from './messages.js';
 import type { NodeState } from './node-state.js';
 import { Progress } from './progress.js';
 import { ReadRounds } from './reads.js';
@@ -125,6 +130,38 @@ export class Leadership {
     else this.rejected(slot, progress, response.conflict);
   }
 
+  snapshotAnswered(from: NodeId, response: SnapshotResponse): void {
+    const slot = this.state.quorum.slotOf(from);
+    const progress = this.progress[slot];
+    if (progress === undefined) return;
+    this.contacts[slot] = this.state.nowMs;
+    if (response.session !== progress.session || progress.state !== 'snapshot') return;
+    if (response.state === 'installed') this.accepted(slot, progress, response.matchIndex);
+    else if (response.state === 'failed') this.snapshotSendFailed(from, response.session);
+  }
+
+  /** It begins anew with a probe, at the next sign of life. */
+  snapshotSendFailed(target: NodeId, session: number): void {
+    if (!this.sendsSnapshot(target, session)) return;
+    const progress = this.progress[this.state.quorum.slotOf(target)]!;
+    progress.reset(++this.state.session, progress.nextIndex);
+    progress.paused = true;
+  }
+
+  sendsSnapshot(target: NodeId, session: number): boolean {
+    const progress = this.progress[this.state.quorum.slotOf(target)];
+    return progress?.state === 'snapshot' && progress.session === session;
+  }
+
+  /** The log behind this index stays: a snapshot of it is under way to somebody. */
+  get pinnedIndex(): LogIndex {
+    let pinned = Number.POSITIVE_INFINITY;
+    for (const progress of this.progress) {
+      if (progress?.state === 'snapshot') pinned = Math.min(pinned, progress.snapshotIndex);
+    }
+    return pinned;
+  }
+
   heartbeatAnswered(from: NodeId, response: HeartbeatResponse): void {
     const { state } = this;
     const slot = state.quorum.slotOf(from);
@@ -172,7 +209,8 @@ export class Leadership {
     const slot = this.state.quorum.slotOf(peer);
     const progress = this.progress[slot];
     if (progress === undefined) return;
-    const unknown = progress.state === 'probe' ? progress.nextIndex : this.matches[slot]! + 1;
+    const { state, nextIndex } = progress;
+    const unknown = state === 'replicate' ? this.matches[slot]! + 1 : nextIndex;
     progress.reset(++this.state.session, unknown);
     progress.paused = true;
   }
@@ -223,6 +261,11 @@ export class Leadership {
       return;
     }
     if (progress.state === 'probe' && conflict.rejectedIndex !== progress.nextIndex - 1) return;
+    if (conflict.rejectedIndex <= state.log.purged.index) {
+      // Not even the first kept entry follows what it has.
+      this.beginSnapshot(slot, progress);
+      return;
+    }
     progress.reset(++state.session, Math.max(matchIndex + 1, this.nextIndexAfter(conflict)));
     this.replicate(slot);
   }
@@ -238,6 +281,19 @@ export class Leadership {
     const agreed = log.lastIndexWithTermAtMost(upper, conflict.term);
     if (agreed >= conflict.firstIndex && log.termAt(agreed) === conflict.term) return agreed + 1;
     return Math.max(log.purged.index + 1, Math.min(conflict.firstIndex, agreed + 1));
+  }
+
+  private beginSnapshot(slot: number, progress: Progress): void {
+    const { state } = this;
+    const { snapshot } = state;
+    progress.sendSnapshot(++state.session, snapshot.index);
+    state.emit({
+      type: 'SendSnapshot',
+      target: state.quorum.ids[slot]!,
+      term: this.term,
+      session: progress.session,
+      lastIncluded: snapshot,
+    });
   }
 
   private sent(progress: Progress, lastIndex: LogIndex, bytes: number): void {
@@ -262,6 +318,11 @@ export class Leadership {
     if (progress === undefined || progress.outstandingSession !== 0 || progress.paused) return;
     const { state } = this;
     const { config, log } = state;
+    if (progress.state === 'snapshot') return;
+    if (progress.nextIndex <= log.purged.index) {
+      // What it has beyond its last answer is not known: the first kept entry may follow it.
+      progress.reset(++state.session, log.purged.index + 1);
+    }
     let maxBytes = config.maxAppendBytes;
     if (progress.state === 'replicate') {
       if (progress.nextIndex > log.lastIndex || progress.inflightIsFull) return;

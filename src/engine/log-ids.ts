@@ -11,7 +11,7 @@ import type { LogId, LogIndex, Term, TermRun } from './types.js';
  * Works on ranges; nothing here costs per entry.
  */
 export class LogIds {
-  readonly purged: LogId;
+  purged: LogId;
   lastIndex: LogIndex;
   lastTerm: Term;
   private readonly firstIndexes: LogIndex[] = [];
@@ -103,6 +103,26 @@ export class LogIds {
     }
     this.lastIndex = index;
     this.lastTerm = this.terms.at(-1) ?? this.purged.term;
+  }
+
+  /** Forgets the entries up to `index`, which is in the log. */
+  purge(index: LogIndex): void {
+    invariant(index <= this.lastIndex, 'what is purged was there', index, this.lastIndex);
+    this.purged = { term: this.termAt(index), index };
+    let gone = 0;
+    while (gone < this.terms.length && this.lastIndexOfRun(gone) <= index) gone++;
+    this.firstIndexes.splice(0, gone);
+    this.terms.splice(0, gone);
+    if (this.terms.length > 0) this.firstIndexes[0] = Math.max(this.firstIndexes[0]!, index + 1);
+  }
+
+  /** Forgets every entry; the log goes on behind `lastIncluded`. */
+  reset(lastIncluded: LogId): void {
+    this.purged = lastIncluded;
+    this.firstIndexes.length = 0;
+    this.terms.length = 0;
+    this.lastIndex = lastIncluded.index;
+    this.lastTerm = lastIncluded.term;
   }
 
   private lastIndexOfRun(run: number): LogIndex {

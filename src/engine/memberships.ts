@@ -20,6 +20,22 @@ export class Memberships {
     return this.stored.at(-1)?.index ?? 0;
   }
 
+  /** What was in force at `index`; undefined when that is not known any more. */
+  at(index: LogIndex): StoredMembership | undefined {
+    return this.stored.findLast((stored) => stored.index <= index);
+  }
+
+  /** Forgets those that were replaced by one at or before `index`. */
+  purge(index: LogIndex): void {
+    const kept = this.stored.findLastIndex((stored) => stored.index <= index);
+    if (kept > 0) this.stored.splice(0, kept);
+  }
+
+  /** The log was replaced by a snapshot: what it says is in force, and nothing else is known. */
+  reset(membership: StoredMembership): void {
+    this.stored.splice(0, this.stored.length, membership);
+  }
+
   append(membership: StoredMembership): void {
     invariant(
       membership.index > this.effectiveIndex || this.stored.length === 0,

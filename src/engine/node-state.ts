@@ -16,6 +16,7 @@ import type {
   NodeId,
   RecoveredLog,
   Role,
+  SnapshotMeta,
   StoredMembership,
   Term,
   TermRun,
@@ -28,7 +29,7 @@ import { mayReplaceVote, sameVote } from './vote.js';
  * committed and applied, and the commands that await the runtime. Every change of these passes
  * through the methods here, which keep the invariants
  *
- *   applied ≤ committed ≤ last index, flushed ≤ submitted ≤ accepted,
+ *   purged ≤ snapshot ≤ applied ≤ committed ≤ last index, flushed ≤ submitted ≤ accepted,
  *   nothing committed is truncated, and a vote is replaced only as votes may be.
  */
 export class NodeState {
@@ -43,6 +44,8 @@ export class NodeState {
   leader: NodeId = 0;
   committed: LogIndex;
   applied: LogIndex;
+  /** The newest durable snapshot; `NO_LOG_ID` when there is none. */
+  snapshot: LogId;
   nowMs: number;
   electionDeadlineMs = 0;
   /** When a live leader was last heard of; such a node does not help to depose it. */
@@ -69,15 +72,20 @@ export class NodeState {
     this.vote = recovered.vote;
     this.announcedVote = recovered.vote;
     this.log = new LogIds(recovered.purged, recovered.termRuns, recovered.lastIndex);
-    this.memberships = new Memberships(recovered.memberships);
+    const { snapshot } = recovered;
+    this.snapshot = snapshot?.lastIncluded ?? recovered.purged;
+    this.memberships = new Memberships(membershipsOf(recovered));
     this.quorum = new Quorum(this.memberships.effective);
     this.io = new IoProgress(recovered.lastIndex);
-    this.applied = recovered.applied ?? recovered.purged.index;
+    this.applied = recovered.applied ?? this.snapshot.index;
+    invariant(this.log.purged.index <= this.snapshot.index, 'purged ≤ snapshot');
     this.committed = Math.max(recovered.committed, this.applied);
     this.applySubmitted = this.applied;
     this.random = new Random(seedForNode(config.seed, config.nodeId));
+    if (snapshot !== undefined) this.startFrom(snapshot);
     invariant(this.log.lastTerm <= this.vote.term, 'no entry is newer than the vote');
-    invariant(this.committed <= recovered.lastIndex, 'committed ≤ last', this.committed);
+    invariant(this.committed <= this.log.lastIndex, 'committed ≤ last', this.committed);
+    invariant(this.snapshot.index <= this.applied, 'snapshot ≤ applied', this.applied);
     this.role = this.roleOfFollower();
     this.armElection();
     this.announce();
@@ -167,6 +175,35 @@ export class NodeState {
     this.emit({ type: 'AdvanceIo', io: this.acceptIo() });
   }
 
+  /**
+   * A durable snapshot that the log does not lead to has taken its place. Its entries were committed
+   * elsewhere, so all that it holds is committed and durable here too.
+   */
+  installSnapshot(snapshot: SnapshotMeta): void {
+    const { lastIncluded } = snapshot;
+    invariant(lastIncluded.index > this.committed, 'what is committed stays', this.committed);
+    this.snapshot = lastIncluded;
+    this.committed = lastIncluded.index;
+    this.applySubmitted = lastIncluded.index;
+    this.resetLog(snapshot);
+    this.emit({ type: 'InstallSnapshot', lastIncluded });
+    this.emit({ type: 'Commit', index: lastIncluded.index });
+  }
+
+  /** Whether the log leads to this entry: then everything before it is equal as well. */
+  holds({ term, index }: LogId): boolean {
+    return index <= this.committed || this.log.termAt(index) === term;
+  }
+
+  /** Gives up entries up to `index`, if they are still there. */
+  purge(index: LogIndex): void {
+    if (index <= this.log.purged.index) return;
+    invariant(index <= this.snapshot.index, 'purged ≤ snapshot', index, this.snapshot.index);
+    this.log.purge(index);
+    this.memberships.purge(index);
+    this.emit({ type: 'PurgeUpTo', upTo: this.log.purged });
+  }
+
   appendMembership(stored: StoredMembership): void {
     this.memberships.append(stored);
     this.membershipChanged();
@@ -210,6 +247,12 @@ export class NodeState {
     this.emit({ type: 'Apply', firstIndex, lastIndex });
   }
 
+  /** The machine holds the snapshot that was installed. */
+  restoredUpTo(index: LogIndex): void {
+    this.appliedUpTo(index);
+    this.submitApply();
+  }
+
   appliedUpTo(index: LogIndex): void {
     invariant(index <= this.applySubmitted, 'applied ≤ submitted', index, this.applySubmitted);
     if (index > this.applied) this.applied = index;
@@ -238,6 +281,27 @@ export class NodeState {
     return this.nowMs - this.leaderHeardMs < this.config.electionTimeoutMs;
   }
 
+  /**
+   * What is on the disk at a start: the newest snapshot, and a log that may be older (the power failed
+   * between the two), or may even hold other entries at its index.
+   */
+  private startFrom(snapshot: SnapshotMeta): void {
+    const { lastIncluded } = snapshot;
+    const { term, index } = lastIncluded;
+    // The vote that came with it may not have been durable yet; nothing was promised in that term.
+    if (this.vote.term < term) this.saveVote({ term, nodeId: 0, committed: false });
+    if (this.log.termAt(index) !== term) this.resetLog(snapshot);
+    this.committed = Math.max(this.committed, index);
+  }
+
+  private resetLog({ lastIncluded, membership }: SnapshotMeta): void {
+    this.log.reset(lastIncluded);
+    this.io.resetTo(lastIncluded.index);
+    this.memberships.reset(membership);
+    this.emit({ type: 'ResetLog', io: this.acceptIo(), lastIncluded });
+    this.membershipChanged();
+  }
+
   private acceptIo(): IoId {
     const sequence = this.io.accept(this.log.lastIndex);
     return { sequence, vote: this.vote, logId: this.lastLogId() };
@@ -261,10 +325,18 @@ export class NodeState {
       const message = queue.take();
       if (message.term !== this.vote.term) continue;
       invariant(
-        message.type !== 'AppendResponse' || message.matchIndex <= this.io.flushedIndex,
+        (message.type !== 'AppendResponse' && message.type !== 'SnapshotResponse') ||
+          message.matchIndex <= this.io.flushedIndex,
         'only durable entries are acknowledged',
       );
       this.send(target, message);
     }
   }
+}
+
+/** The one that the snapshot holds, and those behind it in the log. */
+function membershipsOf({ memberships, snapshot }: RecoveredLog): readonly StoredMembership[] {
+  if (snapshot === undefined) return memberships;
+  const { membership } = snapshot;
+  return [membership, ...memberships.filter(({ index }) => index > membership.index)];
 }

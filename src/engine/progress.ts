@@ -7,12 +7,14 @@ import type { LogIndex } from './types.js';
  * - `probe`: it is not known where its log agrees with ours. One append is in flight; it is repeated
  *   when a heartbeat is answered, in case it was lost.
  * - `replicate`: it follows. Appends are pipelined up to the limits in messages and bytes.
+ * - `snapshot`: it needs entries that are purged, and is sent a snapshot in their place. No append goes
+ *   out, and the log behind the snapshot stays.
  *
  * A session is one uninterrupted run of assumptions about the follower. Answers to an older one say
  * nothing about this one.
  */
 export class Progress {
-  state: 'probe' | 'replicate' = 'probe';
+  state: 'probe' | 'replicate' | 'snapshot' = 'probe';
   session: number;
   nextIndex: LogIndex;
   /** Session of the Replicate that the runtime has not answered yet, or 0. */
@@ -23,6 +25,8 @@ export class Progress {
   paused = false;
   /** Since when the oldest append in flight has brought no news. */
   waitingSinceMs = 0;
+  /** In state snapshot: the last index that the snapshot includes. */
+  snapshotIndex: LogIndex = 0;
   /** How often it rejected what it had acknowledged as durable: it has lost data. */
   regressions = 0;
   inflightBytes = 0;
@@ -61,6 +65,13 @@ export class Progress {
       this.head = this.head + 1 === this.lastIndexes.length ? 0 : this.head + 1;
       this.count--;
     }
+  }
+
+  /** It is sent a snapshot, under a new session. */
+  sendSnapshot(session: number, lastIncluded: LogIndex): void {
+    this.reset(session, lastIncluded + 1);
+    this.state = 'snapshot';
+    this.snapshotIndex = lastIncluded;
   }
 
   /** Forgets what is in flight and asks again from `nextIndex`, under a new session. */

@@ -60,6 +60,14 @@ export interface IoId {
   readonly logId: LogId;
 }
 
+/** A durable snapshot, as the engine sees it. */
+export interface SnapshotMeta {
+  /** The last entry whose effect it holds. */
+  readonly lastIncluded: LogId;
+  /** The membership in force there. */
+  readonly membership: StoredMembership;
+}
+
 /** What recovery found of one group; the engine starts from it. */
 export interface RecoveredLog {
   readonly vote: Vote;
@@ -72,8 +80,10 @@ export interface RecoveredLog {
   readonly committed: LogIndex;
   /** What a durable state machine holds already; by default what was purged. Never beyond `lastIndex`. */
   readonly applied?: LogIndex;
-  /** All memberships in the kept entries (and the snapshot), ascending by index. */
+  /** All memberships in the kept entries, ascending by index. */
   readonly memberships: readonly StoredMembership[];
+  /** The newest snapshot, which the state machine has been restored from or is ahead of. */
+  readonly snapshot?: SnapshotMeta | undefined;
 }
 
 export type Role = 'follower' | 'pre-candidate' | 'candidate' | 'leader' | 'learner';

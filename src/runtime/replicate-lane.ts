@@ -41,6 +41,11 @@ export class ReplicateLane {
 
   replicate(command: Replicate): void {
     const firstIndex = command.prevLogId.index + 1;
+    if (firstIndex <= this.engine.purgedIndex) {
+      // It was held while they were purged: the engine finds another way.
+      this.engine.replicateFailed(command.target, command.session);
+      return;
+    }
     if (command.lastIndex < firstIndex) {
       this.send(command, NO_ENTRIES, command.prevLogId.index);
       return;

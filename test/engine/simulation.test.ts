@@ -8,6 +8,7 @@ const RUNS = 60;
 function runSeeds(firstSeed: number, options: Omit<SimulationOptions, 'seed'>): void {
   let committed = 0;
   let reads = 0;
+  let installed = 0;
   for (let seed = firstSeed; seed < firstSeed + RUNS; seed++) {
     try {
       const simulation = new Simulation({ ...options, seed });
@@ -15,6 +16,7 @@ function runSeeds(firstSeed: number, options: Omit<SimulationOptions, 'seed'>): 
       committed += simulation.committedEntries;
       simulation.recover();
       reads += simulation.readsAnswered;
+      installed += simulation.snapshotsInstalled;
     } catch (error) {
       throw new Error(`seed ${seed}`, { cause: error });
     }
@@ -22,6 +24,7 @@ function runSeeds(firstSeed: number, options: Omit<SimulationOptions, 'seed'>): 
   // A simulation in which nothing happens proves nothing.
   expect(committed).toBeGreaterThan(RUNS);
   expect(reads).toBeGreaterThan(0);
+  if (options.snapshots) expect(installed).toBeGreaterThan(RUNS);
 }
 
 describe('simulation', () => {
@@ -47,6 +50,14 @@ describe('simulation', () => {
       learners: [5],
     };
     runSeeds(30_001, { steps: 1_000, membership });
+  });
+
+  it('nodes that build, send and install snapshots are safe', () => {
+    runSeeds(40_001, { steps: 2_000, snapshots: true });
+  });
+
+  it('known bug 44: snapshot, purge and apply race, and the data is unusable', () => {
+    runSeeds(50_001, { steps: 2_000, snapshots: true, crashEvery: 40 });
   });
 
   it('the same events give the same commands, bit for bit', () => {

@@ -12,6 +12,7 @@ export const TEST_CONFIG: Omit<EngineConfig, 'nodeId'> = {
   maxInflightBytes: 64,
   maxAppendBytes: 16,
   maxUncommittedEntries: 1_000,
+  keepEntries: 0,
 };
 
 export function membershipOf(...voters: NodeId[]): Membership {
@@ -81,8 +82,10 @@ export class TestCluster {
     for (let busy = true; busy; ) {
       busy = this.deliverWhere(() => true) > 0;
       for (const node of this.nodes.values()) {
-        if (node.pending.length > 0) busy = true;
+        if (node.pending.length > 0 || node.building || node.arrived.length > 0) busy = true;
         node.flush();
+        node.completeBuild();
+        node.completeArrived();
         node.apply();
       }
     }
@@ -94,7 +97,10 @@ export class TestCluster {
 
   tick(stepMs: number): void {
     this.nowMs += stepMs;
-    for (const node of this.nodes.values()) node.elapse(this.nowMs);
+    for (const node of this.nodes.values()) {
+      node.elapse(this.nowMs);
+      node.resendSnapshots();
+    }
   }
 
   /** Lets time pass in small steps and settles after each. */

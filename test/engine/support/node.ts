@@ -1,13 +1,18 @@
 import { expect } from 'vitest';
-import type { Command, Replicate } from '../../../dist/engine/commands.js';
+import type { Command, Replicate, SendSnapshot } from '../../../dist/engine/commands.js';
 import type { EngineConfig } from '../../../dist/engine/config.js';
 import { Engine } from '../../../dist/engine/engine.js';
-import type { AppendRequest, ControlMessage } from '../../../dist/engine/messages.js';
+import type {
+  AppendRequest,
+  ControlMessage,
+  SnapshotRequest,
+} from '../../../dist/engine/messages.js';
 import type {
   IoId,
   Membership,
   NodeId,
   RecoveredLog,
+  SnapshotMeta,
   StoredMembership,
   TermRun,
   Vote,
@@ -20,6 +25,11 @@ export interface TestEntry {
   readonly membership: Membership | undefined;
 }
 
+/** A durable snapshot: the entries whose effect it holds. */
+export interface TestSnapshot extends SnapshotMeta {
+  readonly entries: readonly TestEntry[];
+}
+
 export type Packet =
   | { readonly from: NodeId; readonly to: NodeId; readonly message: ControlMessage }
   | {
@@ -27,6 +37,12 @@ export type Packet =
       readonly to: NodeId;
       readonly append: AppendRequest;
       readonly entries: readonly TestEntry[];
+    }
+  | {
+      readonly from: NodeId;
+      readonly to: NodeId;
+      readonly offer: SnapshotRequest;
+      readonly snapshot: TestSnapshot;
     };
 
 interface PendingIo {
@@ -39,20 +55,37 @@ export class Disk {
   vote: Vote = { term: 0, nodeId: 0, committed: false };
   entries: TestEntry[] = [];
   committed = 0;
+  /** Entries up to here are gone; they stay in `entries`, so that whoever reads them is found out. */
+  purgedIndex = 0;
+  /** Oldest first. */
+  snapshots: TestSnapshot[] = [];
+
+  get newestSnapshot(): TestSnapshot | undefined {
+    return this.snapshots.at(-1);
+  }
 
   recover(): RecoveredLog {
+    const { purgedIndex, entries, newestSnapshot: snapshot } = this;
     const memberships: StoredMembership[] = [];
-    this.entries.forEach((entry, i) => {
-      if (entry.membership) memberships.push({ index: i + 1, membership: entry.membership });
+    entries.forEach((entry, i) => {
+      if (entry.membership && i >= purgedIndex)
+        memberships.push({ index: i + 1, membership: entry.membership });
     });
     return {
       vote: this.vote,
-      purged: { term: 0, index: 0 },
-      termRuns: termRunsOf(this.entries, 1),
-      lastIndex: this.entries.length,
-      committed: Math.min(this.committed, this.entries.length),
+      purged: { term: entries[purgedIndex - 1]?.term ?? 0, index: purgedIndex },
+      termRuns: termRunsOf(entries.slice(purgedIndex), purgedIndex + 1),
+      lastIndex: entries.length,
+      committed: Math.min(this.committed, entries.length),
       memberships,
+      snapshot,
     };
+  }
+
+  /** The older of two snapshots goes when a third one is there. */
+  keep(snapshot: TestSnapshot): void {
+    this.snapshots.push(snapshot);
+    if (this.snapshots.length > 2) this.snapshots.shift();
   }
 }
 
@@ -75,6 +108,15 @@ export class TestNode {
   readonly disk: Disk = new Disk();
   engine: Engine;
   log: TestEntry[] = [];
+  purgedIndex = 0;
+  /** A snapshot of what was applied, not yet durable. */
+  building: TestSnapshot | undefined;
+  /** Snapshots that have arrived and are not yet durable. */
+  arrived: Extract<Packet, { offer: unknown }>[] = [];
+  /** Snapshots that are being sent; what is lost on the way is sent again. */
+  readonly sending: Map<NodeId, SendSnapshot> = new Map();
+  /** The machine is to be restored from it. */
+  private restoring: TestSnapshot | undefined;
   pending: PendingIo[] = [];
   /** Everything this node has ever applied in this run, by index. */
   appliedContents: string[] = [];
@@ -105,8 +147,14 @@ export class TestNode {
     this.life++;
     this.pending = [];
     this.log = [...this.disk.entries];
-    this.appliedContents = [];
-    this.toApply = 0;
+    this.purgedIndex = this.disk.purgedIndex;
+    this.building = undefined;
+    this.restoring = undefined;
+    this.arrived = [];
+    this.sending.clear();
+    const restored = this.disk.newestSnapshot?.entries ?? [];
+    this.appliedContents = restored.map(({ content }) => content);
+    this.toApply = restored.length;
     this.readsReady = [];
     this.readsFailed = [];
     if (this.heldReplicates) this.heldReplicates = [];
@@ -134,7 +182,9 @@ export class TestNode {
 
   receive(packet: Packet): void {
     if ('message' in packet) this.engine.receive(packet.from, packet.message);
-    else {
+    else if ('offer' in packet) {
+      if (this.engine.handleSnapshot(packet.from, packet.offer)) this.arrived.push(packet);
+    } else {
       const { append, entries, from } = packet;
       const firstIndex = append.prevLogId.index + 1;
       const memberships: StoredMembership[] = [];
@@ -174,7 +224,47 @@ export class TestNode {
     this.drain();
   }
 
+  buildSnapshot(): void {
+    this.tell((engine) => engine.snapshots.build());
+  }
+
+  /** The snapshot that was begun is durable. */
+  completeBuild(): void {
+    const { building, disk } = this;
+    if (building === undefined) return;
+    this.building = undefined;
+    if (building.lastIncluded.index > (disk.newestSnapshot?.lastIncluded.index ?? 0)) {
+      disk.keep(building);
+    }
+    const oldest = disk.snapshots[0]!.lastIncluded.index;
+    this.tell((engine) => engine.snapshots.built(building.lastIncluded, oldest));
+  }
+
+  /** What has arrived is verified and durable. */
+  completeArrived(): void {
+    const packet = this.arrived.shift();
+    if (packet === undefined) return;
+    const { from, offer, snapshot } = packet;
+    const { disk } = this;
+    if (snapshot.lastIncluded.index > (disk.newestSnapshot?.lastIncluded.index ?? 0)) {
+      disk.keep(snapshot);
+    }
+    this.tell((engine) => engine.snapshotReceived(from, offer, snapshot));
+  }
+
+  /** Sends what is still to be sent once more. */
+  resendSnapshots(): void {
+    for (const command of this.sending.values()) this.sendSnapshot(command);
+    this.drain();
+  }
+
   apply(): void {
+    const { restoring } = this;
+    if (restoring !== undefined) {
+      this.restoring = undefined;
+      this.appliedContents = restoring.entries.map(({ content }) => content);
+      this.tell((engine) => engine.snapshots.installed(restoring.lastIncluded.index));
+    }
     const from = this.appliedContents.length;
     for (let index = from + 1; index <= this.toApply; index++) {
       const entry = this.log[index - 1];
@@ -192,7 +282,9 @@ export class TestNode {
   answerHeld(command: Replicate): void {
     this.heldReplicates = this.heldReplicates?.filter((held) => held !== command);
     const { engine } = this;
-    if (engine.role === 'leader' && engine.term === command.term) this.replicate(command);
+    const readable = command.prevLogId.index >= engine.purgedIndex;
+    const leads = engine.role === 'leader' && engine.term === command.term;
+    if (leads && readable) this.replicate(command);
     else engine.replicateFailed(command.target, command.session);
     this.drain();
   }
@@ -236,6 +328,42 @@ export class TestNode {
         });
         break;
       }
+      case 'PurgeUpTo': {
+        const { upTo } = command;
+        expect(this.log[upTo.index - 1]?.term, 'the purged entry').toBe(upTo.term);
+        for (const { lastIncluded } of this.disk.snapshots) {
+          expect(lastIncluded.index, 'every kept snapshot').toBeGreaterThanOrEqual(upTo.index);
+        }
+        this.purgedIndex = upTo.index;
+        break;
+      }
+      case 'ResetLog': {
+        const { entries } = this.snapshotOf(command.lastIncluded.index);
+        this.log = [...entries];
+        this.purgedIndex = entries.length;
+        this.enqueue(command.io, (disk) => {
+          disk.entries = [...entries];
+          disk.snapshots = disk.snapshots.filter(
+            ({ lastIncluded }) => lastIncluded.index >= entries.length,
+          );
+        });
+        break;
+      }
+      case 'InstallSnapshot':
+        this.restoring = this.snapshotOf(command.lastIncluded.index);
+        this.toApply = command.lastIncluded.index;
+        break;
+      case 'BuildSnapshot': {
+        const index = this.appliedContents.length;
+        const meta = this.engine.snapshots.describe(index);
+        if (meta === undefined) this.engine.snapshots.buildFailed();
+        else this.building = { ...meta, entries: this.log.slice(0, index) };
+        break;
+      }
+      case 'SendSnapshot':
+        this.sending.set(command.target, command);
+        this.sendSnapshot(command);
+        break;
       case 'Send':
         this.out({ from: this.id, to: command.target, message: command.message });
         break;
@@ -272,6 +400,7 @@ export class TestNode {
       return;
     }
     const first = command.prevLogId.index;
+    expect(first, 'what is sent is not purged').toBeGreaterThanOrEqual(this.purgedIndex);
     const last = Math.min(command.lastIndex, first + Math.max(1, command.maxBytes));
     const entries = this.log.slice(first, last);
     this.out({
@@ -290,6 +419,27 @@ export class TestNode {
     this.engine.replicated(target, session, first + entries.length, entries.length);
   }
 
+  private sendSnapshot(command: SendSnapshot): void {
+    const { target, term, session, lastIncluded } = command;
+    const snapshot = this.disk.snapshots.find((kept) => kept.lastIncluded === lastIncluded);
+    const current = this.engine.snapshots.sends(target, session);
+    if (!current || snapshot === undefined || !this.connected(target)) {
+      this.sending.delete(target);
+      if (current) this.engine.snapshots.sendFailed(target, session);
+      return;
+    }
+    const totalBytes = 1;
+    const snapshotId = `${this.id}`;
+    const offer = { term, session, snapshotId, lastIncluded, totalBytes, offset: 0 };
+    this.out({ from: this.id, to: target, offer: { type: 'SnapshotRequest', ...offer }, snapshot });
+  }
+
+  private snapshotOf(index: number): TestSnapshot {
+    const found = this.disk.snapshots.find(({ lastIncluded }) => lastIncluded.index === index);
+    expect(found, `node ${this.id} has a durable snapshot of ${index}`).toBeDefined();
+    return found!;
+  }
+
   private entryFor(source: string, index: number, term: number): TestEntry {
     if (source === 'received') return this.incoming[index - this.incomingFirstIndex]!;
     if (source === 'bootstrap') {
@@ -300,10 +450,12 @@ export class TestNode {
   }
 
   private enqueue(io: IoId, run: (disk: Disk) => void): void {
+    const { purgedIndex } = this;
     this.pending.push({
       io,
       run: (disk) => {
         disk.vote = io.vote;
+        disk.purgedIndex = purgedIndex;
         run(disk);
       },
     });

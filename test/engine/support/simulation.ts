@@ -10,6 +10,8 @@ export interface SimulationOptions extends ClusterOptions {
   readonly steps: number;
   /** Crashes that lose unflushed writes, with chance 1 in this many steps. */
   readonly crashEvery?: number;
+  /** Nodes build snapshots and purge their logs. */
+  readonly snapshots?: boolean;
 }
 
 /**
@@ -25,6 +27,7 @@ export class Simulation {
   private readonly lastCommitted: Map<NodeId, number> = new Map();
   private readonly reads: { node: TestNode; round: number; atLeast: number }[] = [];
   readsAnswered = 0;
+  snapshotsInstalled = 0;
 
   constructor(options: SimulationOptions) {
     this.options = options;
@@ -73,6 +76,7 @@ export class Simulation {
   private step(): void {
     const { cluster, random } = this;
     const node = this.anyNode();
+    if (this.options.snapshots) this.snapshotStep(node);
     const dice = random.below(100);
     if (dice < 45) this.deliverOne();
     else if (dice < 63) node.flush(random.below(node.pending.length + 1));
@@ -88,6 +92,27 @@ export class Simulation {
     else if (dice < 99) node.tell((engine) => engine.campaign());
     else if (this.chance(4)) node.tell((engine) => engine.stepDown());
     if (this.chance(this.options.crashEvery ?? 120)) this.crash(this.anyNode());
+  }
+
+  private snapshotStep(node: TestNode): void {
+    const dice = this.random.below(40);
+    if (dice < 5) node.buildSnapshot();
+    else if (dice < 12) node.completeBuild();
+    else if (dice < 17) node.completeArrived();
+    else if (dice < 19) node.resendSnapshots();
+    else if (dice === 19 && this.chance(10)) this.leaveBehind(node);
+  }
+
+  /** The others go on for long enough that their logs no longer reach back to the node. */
+  private leaveBehind(node: TestNode): void {
+    const { cluster } = this;
+    cluster.isolate(node.id);
+    for (let round = 0; round < 3; round++) {
+      cluster.run(2_500, 100);
+      cluster.leaders()[0]?.write(3);
+      for (const other of cluster.nodes.values()) other.buildSnapshot();
+    }
+    cluster.heal();
   }
 
   private deliverOne(): void {
@@ -134,6 +159,10 @@ export class Simulation {
       if (this.reads[i]!.node === node) this.reads.splice(i, 1);
     }
     this.lastCommitted.delete(node.id);
+    // The newest snapshot is damaged; the log still leads on from the older one.
+    const { snapshots, purgedIndex } = node.disk;
+    const older = snapshots.at(-2)?.lastIncluded.index ?? -1;
+    if (older >= purgedIndex && this.chance(3)) snapshots.pop();
     node.restart(this.cluster.nowMs);
     if (node.engine.isPristine) node.bootstrap(this.cluster.membership);
   }
@@ -153,6 +182,9 @@ export class Simulation {
           disk.entries.length,
         );
         break;
+      case 'InstallSnapshot':
+        this.snapshotsInstalled++;
+        break;
       case 'ReadReady':
         for (const read of this.reads) {
           if (read.node === node && read.round <= command.round && read.atLeast >= 0) {
@@ -168,7 +200,7 @@ export class Simulation {
           expect(disk.vote).toMatchObject({ term: message.term, nodeId: node.id });
         } else if (message.type === 'VoteResponse' && message.granted) {
           expect(disk.vote).toMatchObject({ term: message.term, nodeId: command.target });
-        } else if (message.type === 'AppendResponse') {
+        } else if (message.type === 'AppendResponse' || message.type === 'SnapshotResponse') {
           expect(disk.entries.length).toBeGreaterThanOrEqual(message.matchIndex);
         }
         if (message.type !== 'PreVoteRequest') {

@@ -1,0 +1,93 @@
+import { invariant } from './invariant.js';
+import type { Leadership } from './leadership.js';
+import type { NodeState } from './node-state.js';
+import type { LogId, LogIndex, NodeId, SnapshotMeta } from './types.js';
+
+/**
+ * Which snapshots this node has, and what may be purged for it: never more than the oldest one that is
+ * kept includes, and nothing behind one that is under way to a follower, which goes on by the log.
+ */
+export class Snapshots {
+  private readonly state: NodeState;
+  private readonly leadership: () => Leadership | undefined;
+  private building = false;
+  private oldestKept: LogIndex = 0;
+
+  constructor(state: NodeState, leadership: () => Leadership | undefined) {
+    this.state = state;
+    this.leadership = leadership;
+  }
+
+  /** What the newest durable snapshot includes. */
+  get newest(): LogId {
+    return this.state.snapshot;
+  }
+
+  get isBuilding(): boolean {
+    return this.building;
+  }
+
+  /**
+   * Asks for a snapshot of what is applied. False when there is nothing newer than the last one; one
+   * that is being built already is not begun again.
+   */
+  build(): boolean {
+    const { state } = this;
+    if (this.building) return true;
+    if (state.applied <= state.snapshot.index) return false;
+    this.building = true;
+    state.emit({ type: 'BuildSnapshot' });
+    return true;
+  }
+
+  /** What a snapshot of the state behind `index` is to say; undefined when a newer one came meanwhile. */
+  describe(index: LogIndex): SnapshotMeta | undefined {
+    const { log, memberships, snapshot, applied, io } = this.state;
+    if (index <= snapshot.index) return undefined;
+    invariant(index <= applied && index <= io.flushedIndex, 'snapshot ≤ applied', index, applied);
+    const membership = memberships.at(index);
+    invariant(membership !== undefined, 'the membership behind an applied entry is known', index);
+    return { lastIncluded: { term: log.termAt(index), index }, membership };
+  }
+
+  /** A snapshot is durable, and the oldest that is kept includes `oldestKept`. */
+  built(lastIncluded: LogId, oldestKept: LogIndex): void {
+    const { state } = this;
+    this.building = false;
+    if (lastIncluded.index > state.snapshot.index) state.snapshot = lastIncluded;
+    this.kept(oldestKept);
+  }
+
+  buildFailed(): void {
+    this.building = false;
+  }
+
+  /** The oldest snapshot that is kept includes `oldestKept`: what is before it may go. */
+  kept(oldestKept: LogIndex): void {
+    this.oldestKept = Math.max(oldestKept, this.oldestKept);
+    this.purge();
+  }
+
+  /** The machine has been restored from the snapshot of an InstallSnapshot. */
+  installed(index: LogIndex): void {
+    this.state.restoredUpTo(index);
+  }
+
+  /** A SendSnapshot came to nothing. */
+  sendFailed(target: NodeId, session: number): void {
+    this.leadership()?.snapshotSendFailed(target, session);
+  }
+
+  /** Whether a SendSnapshot is still to go on. */
+  sends(target: NodeId, session: number): boolean {
+    return this.leadership()?.sendsSnapshot(target, session) ?? false;
+  }
+
+  /** Gives up what neither a restart nor a transfer needs. */
+  purge(): void {
+    const { state } = this;
+    const pinned = this.leadership()?.pinnedIndex ?? Number.POSITIVE_INFINITY;
+    const kept = Math.min(this.oldestKept, state.snapshot.index, pinned);
+    state.purge(kept - state.config.keepEntries);
+  }
+}
