@@ -8,6 +8,9 @@ export function machineFault(machine: unknown): string | undefined {
   if (typeof found?.apply !== 'function' || typeof found.query !== 'function') {
     return 'an object with the methods apply and query is needed';
   }
+  if (typeof found.snapshot !== 'function' || typeof found.restore !== 'function') {
+    return 'it must have the methods snapshot and restore';
+  }
   const { codec, version } = found;
   if (codec !== undefined && !isCodec(codec)) return NO_CODEC;
   // Peers tell one another their versions in the handshake, which carries nothing else.
@@ -25,7 +28,10 @@ export function isCodec(codec: unknown): codec is NonNullable<AnyStateMachine['c
 }
 
 /** What is thrown where a machine threw outside of `apply` and `query`. */
-export function machineThrew(step: 'open' | 'close', error: unknown): KeelsonError {
+export function machineThrew(
+  step: 'open' | 'close' | 'snapshot' | 'restore',
+  error: unknown,
+): KeelsonError {
   if (error instanceof KeelsonError) return error;
   const reason = error instanceof Error ? error.message : String(error);
   const message = `${step} of the state machine threw: ${reason}`;

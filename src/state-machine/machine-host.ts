@@ -16,6 +16,18 @@ export interface MachineHost {
   apply(lease: EntriesLease, firstIndex: number, lastIndex: number): void;
   /** The answer, or a promise of it or of an error; how long to wait for that is up to the caller. */
   query(query: unknown): unknown;
+  /**
+   * Begins a snapshot of what the applies have led to so far, behind one that is whole. One at a time.
+   * Applies that come later go on beside it if the machine allows that; else they wait until its end.
+   * @throws KeelsonError STATE_MACHINE_FAILED when the machine throws: its state is what it was
+   */
+  snapshot(): Promise<MachineSnapshot>;
+  /**
+   * Replaces the state by that of a snapshot whose last included entry has `lastIndex`; before the first
+   * apply. It takes the chunks' memory. What `chunks` throws is thrown; then another may be tried.
+   * @throws KeelsonError STATE_MACHINE_FAILED
+   */
+  restore(chunks: AsyncIterable<Uint8Array>, lastIndex: number): Promise<void>;
   /** Version of the machine's commands and snapshots; known once `open` has resolved. */
   readonly version: number;
   /** Encodes a command with the machine's codec. */
@@ -31,4 +43,18 @@ export interface MachineEvents {
   applied(firstIndex: number, lastIndex: number, responses: readonly unknown[]): void;
   /** The machine is lost (it threw, or its worker died): the group stops. */
   failed(error: Error): void;
+}
+
+/** A snapshot that is being taken, piece by piece. */
+export interface MachineSnapshot {
+  /** The last entry whose effect it holds. */
+  readonly lastIndex: number;
+  /**
+   * Puts the next bytes of it into `into`, memory that threads share. Returns how many, which may be fewer than
+   * fit; undefined behind the end.
+   * @throws KeelsonError STATE_MACHINE_FAILED
+   */
+  next(into: Uint8Array<SharedArrayBuffer>): Promise<number | undefined>;
+  /** Ends it, whole or not; to be called in any case. Applies that waited for it go on at once. */
+  end(): Promise<void>;
 }

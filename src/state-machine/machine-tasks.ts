@@ -4,7 +4,15 @@
  */
 import type { ErrorRecord } from '../base/errors.js';
 
-export type MachineTask = LoadTask | OpenTask | ApplyTask | QueryTask | DigestTask | CloseTask;
+export type MachineTask =
+  | LoadTask
+  | OpenTask
+  | ApplyTask
+  | QueryTask
+  | DigestTask
+  | SnapshotTask
+  | RestoreTask
+  | CloseTask;
 
 /** Loads the module; must be the first task of a worker. */
 export interface LoadTask {
@@ -41,6 +49,20 @@ export interface DigestTask {
   readonly type: 'digest';
 }
 
+export type SnapshotTask =
+  /** Begins a snapshot behind the applies before it; answers with the index of the last one. */
+  | { readonly type: 'beginSnapshot' }
+  /** Answers with the bytes that were put into shared memory; undefined behind the end. */
+  | { readonly type: 'nextOfSnapshot'; readonly into: Uint8Array; readonly sliceMs: number }
+  | { readonly type: 'endSnapshot' };
+
+export type RestoreTask =
+  | { readonly type: 'beginRestore' }
+  | { readonly type: 'restoreChunk'; readonly bytes: Uint8Array }
+  | { readonly type: 'endRestore'; readonly lastIndex: number }
+  /** The chunks ended with an error. */
+  | { readonly type: 'failRestore'; readonly message: string };
+
 export interface CloseTask {
   readonly type: 'close';
 }
@@ -48,6 +70,7 @@ export interface CloseTask {
 export interface LoadedModule {
   readonly version: number;
   readonly ownCodec: boolean;
+  readonly concurrentSnapshot: boolean;
 }
 
 export type MachineResult =

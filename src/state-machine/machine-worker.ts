@@ -4,15 +4,22 @@
  */
 import { InvariantError, invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
+import { systemScheduler } from '../base/system-scheduler.js';
 import { applyNext } from './apply-step.js';
 import { EntryCursor, spansOf } from './entry-decoder.js';
 import { type LoadedMachine, loadMachine } from './machine-module.js';
 import type { ApplyTask, LoadedModule, MachineResult, MachineTask } from './machine-tasks.js';
 import { portableRecord, queryFailed } from './query-error.js';
+import { RestoreChannel } from './restore-channel.js';
+import { SnapshotCursor } from './snapshot-cursor.js';
 
 interface Loaded extends LoadedMachine {
   readonly group: number;
   lastApplied: number;
+  /** The snapshot that is being taken. */
+  snapshot: SnapshotCursor | undefined;
+  /** The restore that is under way. */
+  restore: RestoreChannel | undefined;
 }
 
 let loaded: Loaded | undefined;
@@ -44,10 +51,12 @@ async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
     case 'load': {
       invariant(loaded === undefined, 'a worker loads one machine');
       const machine = await loadMachine(task.url);
-      loaded = { ...machine, group: task.group, lastApplied: 0 };
+      const nothing = { lastApplied: 0, snapshot: undefined, restore: undefined };
+      loaded = { ...machine, group: task.group, ...nothing };
       const described: LoadedModule = {
         version: machine.machine.version ?? 1,
         ownCodec: machine.ownCodec,
+        concurrentSnapshot: machine.machine.concurrentSnapshot === true,
       };
       return described;
     }
@@ -61,9 +70,45 @@ async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
       return await query(task.query);
     case 'digest':
       return await present().machine.digest?.();
+    case 'beginSnapshot': {
+      const target = present();
+      target.snapshot = new SnapshotCursor(target.machine);
+      return target.lastApplied;
+    }
+    case 'nextOfSnapshot':
+      return await nextOfSnapshot(task.into, task.sliceMs);
+    case 'endSnapshot':
+      return await present().snapshot?.end();
+    case 'beginRestore': {
+      const target = present();
+      target.restore = new RestoreChannel(target.machine);
+      return undefined;
+    }
+    case 'restoreChunk':
+      return await present().restore?.push(task.bytes);
+    case 'endRestore': {
+      const target = present();
+      await target.restore?.finish();
+      target.restore = undefined;
+      target.lastApplied = task.lastIndex;
+      return undefined;
+    }
+    case 'failRestore': {
+      const target = present();
+      await target.restore?.fail(new Error(task.message));
+      target.restore = undefined;
+      return undefined;
+    }
     case 'close':
       return await present().machine.close?.();
   }
+}
+
+async function nextOfSnapshot(into: Uint8Array, sliceMs: number): Promise<number | undefined> {
+  const { snapshot } = present();
+  invariant(snapshot !== undefined, 'a snapshot is begun before it is read');
+  const untilMs = systemScheduler.now() + sliceMs;
+  return await snapshot.next(into, () => systemScheduler.now() >= untilMs);
 }
 
 async function query(query: unknown): Promise<unknown> {

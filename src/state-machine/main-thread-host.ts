@@ -14,8 +14,9 @@ import { applyNext } from './apply-step.js';
 import { msgpackCodec } from './codec.js';
 import { EntryCursor, spansOf } from './entry-decoder.js';
 import { machineThrew } from './machine-fault.js';
-import type { MachineEvents, MachineHost } from './machine-host.js';
+import type { MachineEvents, MachineHost, MachineSnapshot } from './machine-host.js';
 import { queryFailed } from './query-error.js';
+import { SnapshotCursor } from './snapshot-cursor.js';
 import type { AnyStateMachine, Codec } from './state-machine.js';
 
 export interface ApplyLimits {
@@ -51,6 +52,12 @@ export class MainThreadHost implements MachineHost {
   private readonly cursor: EntryCursor<unknown>;
   private queue: QueuedApply[] = [];
   private lastAccepted = 0;
+  /** The last entry of the last range that is applied to its end. */
+  private lastApplied = 0;
+  /** A snapshot that begins behind the range that is being applied. */
+  private wanted: WantedSnapshot | undefined;
+  /** Applies wait in the queue until the end of a snapshot. */
+  private held = false;
   private callEntries: number;
   /** A slice runs, or one is in the run queue. */
   private busy = false;
@@ -81,6 +88,7 @@ export class MainThreadHost implements MachineHost {
       throw machineThrew('open', error);
     }
     this.lastAccepted = checkLastApplied(lastApplied ?? 0);
+    this.lastApplied = this.lastAccepted;
     return this.lastAccepted;
   }
 
@@ -92,7 +100,7 @@ export class MainThreadHost implements MachineHost {
     this.lastAccepted = lastIndex;
     lease.retain();
     this.queue.push({ lease, firstIndex, lastIndex, responses: undefined });
-    if (this.busy) return;
+    if (this.busy || this.held) return;
     if (this.queue.length === 1 && lastIndex - firstIndex < UNTIMED_ENTRIES) this.runUntimed();
     else this.runSlice();
   }
@@ -106,6 +114,26 @@ export class MainThreadHost implements MachineHost {
     } catch (error) {
       return Promise.reject(queryFailed(error));
     }
+  }
+
+  snapshot(): Promise<MachineSnapshot> {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    if (this.closed) return Promise.reject(closedError(this.group));
+    invariant(this.wanted === undefined, 'one snapshot at a time');
+    return new Promise((resolve, reject) => {
+      this.wanted = { resolve, reject };
+      if (!this.busy) this.beginSnapshot(this.wanted);
+    });
+  }
+
+  async restore(chunks: AsyncIterable<Uint8Array>, lastIndex: number): Promise<void> {
+    try {
+      await this.machine.restore(chunks);
+    } catch (error) {
+      throw machineThrew('restore', error);
+    }
+    this.lastAccepted = lastIndex;
+    this.lastApplied = lastIndex;
   }
 
   encode(command: unknown): Uint8Array {
@@ -136,7 +164,7 @@ export class MainThreadHost implements MachineHost {
     } finally {
       this.busy = false;
     }
-    if (this.queue.length > 0) this.runSlice();
+    if (this.queue.length > 0 && !this.held) this.runSlice();
   }
 
   private runSlice(): void {
@@ -145,7 +173,7 @@ export class MainThreadHost implements MachineHost {
     const started = scheduler.now();
     let before = started;
     try {
-      while (queue.length > 0) {
+      while (queue.length > 0 && !this.held) {
         this.step(queue[0]!);
         const now = scheduler.now();
         this.adapt(now - before);
@@ -189,7 +217,41 @@ export class MainThreadHost implements MachineHost {
     if (this.queue.length === 1) this.queue.pop();
     else this.queue.shift();
     lease.release();
+    this.lastApplied = lastIndex;
     this.events.applied(firstIndex, lastIndex, queued.responses);
+    if (this.wanted !== undefined) this.beginSnapshot(this.wanted);
+  }
+
+  private beginSnapshot({ resolve, reject }: WantedSnapshot): void {
+    this.wanted = undefined;
+    let cursor: SnapshotCursor;
+    try {
+      cursor = new SnapshotCursor(this.machine);
+    } catch (error) {
+      reject(error as KeelsonError);
+      return;
+    }
+    this.held = this.machine.concurrentSnapshot !== true;
+    const { scheduler } = this;
+    const { applySliceMs } = this.limits;
+    resolve({
+      lastIndex: this.lastApplied,
+      next: (into) => {
+        const untilMs = scheduler.now() + applySliceMs;
+        return cursor.next(into, () => scheduler.now() >= untilMs);
+      },
+      end: () => {
+        this.goOn();
+        return cursor.end();
+      },
+    });
+  }
+
+  /** The snapshot has ended. */
+  private goOn(): void {
+    if (!this.held) return;
+    this.held = false;
+    if (this.queue.length > 0 && !this.busy) this.runSlice();
   }
 
   /** Keeps one call well within a slice, whatever an entry costs this machine. */
@@ -203,7 +265,14 @@ export class MainThreadHost implements MachineHost {
 
   private releaseAll(): void {
     for (const { lease } of this.queue.splice(0)) lease.release();
+    this.wanted?.reject(this.failure ?? closedError(this.group));
+    this.wanted = undefined;
   }
+}
+
+interface WantedSnapshot {
+  readonly resolve: (snapshot: MachineSnapshot) => void;
+  readonly reject: (error: KeelsonError) => void;
 }
 
 interface QueuedApply {

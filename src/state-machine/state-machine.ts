@@ -17,10 +17,23 @@ export interface StateMachine<
   apply(entries: readonly Entry<Command>[]): Response[];
   /** Answers a read; must not change the state. */
   query(query: Query): Answer | Promise<Answer>;
-  /** Yields the whole state in chunks. Applies go on only after the iteration has ended. */
+  /**
+   * Yields the state as it is at the call, in chunks of at most about 64 KiB; they are taken between
+   * applies, and a chunk must not change until the next one is asked for. The first one is asked for at
+   * once. When the snapshot is given up, the iterator's `return` is called.
+   * Applies wait until the iteration has ended, unless `concurrentSnapshot` says that they may go on.
+   */
   snapshot(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
-  /** Replaces the whole state by a snapshot. */
+  /**
+   * Replaces the whole state by a snapshot, whose bytes come in other chunks than `snapshot` yielded.
+   * `chunks` throws when the file is damaged: then a restore from an older one follows.
+   */
   restore(chunks: AsyncIterable<Uint8Array>): void | Promise<void>;
+  /**
+   * What `snapshot` yields is not changed by applies that come after its call: they go on beside it.
+   * Default false.
+   */
+  readonly concurrentSnapshot?: boolean;
   /** How commands become bytes; msgpack when absent. */
   readonly codec?: Codec<Command>;
   /** Version of the machine's commands and snapshots; part of the handshake. Default 1. */

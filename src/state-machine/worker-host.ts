@@ -16,7 +16,8 @@ import { fromErrorRecord, KeelsonError } from '../base/errors.js';
 import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { EntriesLease } from '../storage/log-store.js';
 import { msgpackCodec } from './codec.js';
-import type { MachineEvents, MachineHost } from './machine-host.js';
+import { feedRestore } from './feed-restore.js';
+import type { MachineEvents, MachineHost, MachineSnapshot } from './machine-host.js';
 import { loadCodec, missingFile } from './machine-module.js';
 import type { ApplyRange, LoadedModule, MachineResult, MachineTask } from './machine-tasks.js';
 import { checkLastApplied, closedError } from './main-thread-host.js';
@@ -27,6 +28,8 @@ export interface WorkerLimits {
   readonly maxApplyBytes: number;
   /** Apply tasks that are given to the worker at a time. */
   readonly maxQueuedApplies: number;
+  /** Time after which a piece of a snapshot ends, ms: applies wait for it. */
+  readonly applySliceMs: number;
   readonly workerStartTimeoutMs: number;
 }
 
@@ -59,6 +62,9 @@ export class WorkerHost implements MachineHost {
   private waitingQueries: (() => void)[] = [];
   private runningQueries = 0;
   private opened = false;
+  private concurrentSnapshot = false;
+  /** Applies wait in the queue until the end of a snapshot. */
+  private held = false;
   private failure: KeelsonError | undefined;
   private closing: Promise<void> | undefined;
   private idle: (() => void) | undefined;
@@ -94,8 +100,9 @@ export class WorkerHost implements MachineHost {
     this.pool.on('error', (error: Error) => this.lost(error.message));
     this.pool.on('workerDestroy', () => this.workerGone());
     try {
-      const { version, ownCodec } = await this.load(this.pool, workerFile);
+      const { version, ownCodec, concurrentSnapshot } = await this.load(this.pool, workerFile);
       this.machineVersion = version;
+      this.concurrentSnapshot = concurrentSnapshot;
       if (ownCodec) this.codec = await loadCodec(this.url.href);
       this.lastAccepted = checkLastApplied(await this.run({ type: 'open' }));
       this.opened = true;
@@ -130,6 +137,39 @@ export class WorkerHost implements MachineHost {
       this.waitingQueries.shift()?.();
       this.checkIdle();
     }
+  }
+
+  /** Behind the applies that the worker has; those that wait here come after it. */
+  async snapshot(): Promise<MachineSnapshot> {
+    this.checkUsable();
+    this.held = !this.concurrentSnapshot;
+    let lastIndex: number;
+    try {
+      lastIndex = (await this.run({ type: 'beginSnapshot' })) as number;
+    } catch (error) {
+      this.goOn();
+      throw error;
+    }
+    const { applySliceMs: sliceMs } = this.options.limits;
+    return {
+      lastIndex,
+      next: async (into) =>
+        (await this.run({ type: 'nextOfSnapshot', into, sliceMs })) as number | undefined,
+      end: async () => {
+        this.goOn();
+        if (this.failure === undefined && this.closing === undefined) {
+          await this.run({ type: 'endSnapshot' });
+        }
+      },
+    };
+  }
+
+  async restore(chunks: AsyncIterable<Uint8Array>, lastIndex: number): Promise<void> {
+    this.checkUsable();
+    await this.run({ type: 'beginRestore' });
+    await feedRestore((task, moved) => this.run(task, moved), chunks);
+    await this.run({ type: 'endRestore', lastIndex });
+    this.lastAccepted = lastIndex;
   }
 
   encode(command: unknown): Uint8Array {
@@ -205,8 +245,15 @@ export class WorkerHost implements MachineHost {
     return result.value;
   }
 
+  /** The snapshot has ended. */
+  private goOn(): void {
+    this.held = false;
+    this.pump();
+  }
+
   private pump(): void {
     const { limits } = this.options;
+    if (this.held) return;
     while (this.queue.length > 0 && this.running.length < limits.maxQueuedApplies) {
       if (this.failure !== undefined) return;
       this.startApply(this.takeBatch());
