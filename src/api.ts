@@ -28,6 +28,28 @@ export interface ReadOptions extends CallOptions {
   readonly consistency?: Consistency;
 }
 
+export interface SnapshotOptions extends CallOptions {
+  /** Called as the snapshot is written, and not after the call has ended. What it throws ends the call. */
+  readonly onProgress?: (progress: SnapshotProgress) => void;
+}
+
+export interface SnapshotProgress {
+  /** Bytes of the state that are written so far. */
+  readonly bytes: number;
+}
+
+/** A snapshot of this node's state machine that is durable on this node. */
+export interface SnapshotResult {
+  /** The last entry whose effect it holds. */
+  readonly logId: LogId;
+  /** Size of its file. */
+  readonly bytes: number;
+  /** No other snapshot, of whatever node, has the same. */
+  readonly id: string;
+  /** ms since the epoch. */
+  readonly created: number;
+}
+
 /** An immutable snapshot of what a node knows: it is frozen, and so are its lists and tables. */
 export interface Status {
   readonly nodeId: NodeId;
@@ -42,6 +64,10 @@ export interface Status {
   readonly flushedIndex: number;
   readonly committedIndex: number;
   readonly appliedIndex: number;
+  /** The newest durable snapshot holds everything up to here; 0 without one. */
+  readonly snapshotIndex: number;
+  /** Entries up to here are gone from the log: a snapshot holds their effect. */
+  readonly purgedIndex: number;
   readonly voters: readonly NodeId[];
   readonly learners: readonly NodeId[];
   readonly addresses: Readonly<Record<NodeId, string>>;

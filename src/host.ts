@@ -4,8 +4,9 @@ import type { Logger } from './base/logger.js';
 import type { Scheduler } from './base/scheduler.js';
 import type { Config } from './config/types.js';
 import { Engine } from './engine/engine.js';
-import type { IoId, Membership, NodeId, RecoveredLog } from './engine/types.js';
+import type { IoId, Membership, NodeId } from './engine/types.js';
 import type { Network, NodeIdentity } from './network/network.js';
+import { restoreMachine, type StartingPoint } from './restore-machine.js';
 import type { CallScope } from './runtime/call-scope.js';
 import { Forwarder } from './runtime/forwarder.js';
 import { votersOf } from './runtime/membership-codec.js';
@@ -14,6 +15,7 @@ import { ReadIndexBatcher } from './runtime/read-index-batcher.js';
 import { Runtime } from './runtime/runtime.js';
 import type { MachineEvents, MachineHost } from './state-machine/machine-host.js';
 import type { LogStore, LogStoreEvents } from './storage/log-store.js';
+import type { SnapshotStore } from './storage/snapshot-store.js';
 
 /** The one group of a host until hosts hold several. */
 const GROUP = 0;
@@ -31,6 +33,7 @@ export interface HostParts {
   /** Ends the opening between two of its steps. */
   readonly scope?: CallScope;
   openStore(events: LogStoreEvents): Promise<LogStore>;
+  openSnapshots(): Promise<SnapshotStore>;
   createMachine(events: MachineEvents): MachineHost;
   createNetwork(machineVersion: number): Network;
   /** Gives up what stands below the store: the directory and its lock. */
@@ -47,6 +50,7 @@ export class Host {
   readonly forwarder: Forwarder;
   private readonly identity: NodeIdentity;
   private readonly store: LogStore;
+  private readonly snapshots: SnapshotStore;
   private readonly network: Network;
   private readonly releaseBelow: () => Promise<void>;
   private readonly readIndexes: ReadIndexBatcher;
@@ -55,7 +59,8 @@ export class Host {
   private leadership = { leader: 0, role: '', term: 0 };
   private closing: Promise<void> | undefined;
 
-  private constructor(parts: HostParts, store: LogStore, machine: MachineHost, applied: number) {
+  private constructor(parts: HostParts, opened: OpenedParts, start: StartingPoint) {
+    const { store, snapshots, machine } = opened;
     const { config, identity, scheduler, logger } = parts;
     const { nodeId } = identity;
     this.config = config;
@@ -63,6 +68,7 @@ export class Host {
     this.logger = logger;
     this.identity = identity;
     this.store = store;
+    this.snapshots = snapshots;
     this.machine = machine;
     this.releaseBelow = () => parts.release();
     this.network = parts.createNetwork(machine.version);
@@ -70,8 +76,9 @@ export class Host {
     this.runtime = new Runtime({
       group: GROUP,
       nodeId,
-      engine: createEngine(parts, store.recovered(GROUP), applied),
+      engine: createEngine(parts, start),
       store,
+      snapshots,
       network: this.network,
       machine,
       scheduler,
@@ -83,7 +90,9 @@ export class Host {
         maxBlockBytes: config.storage.maxBatchBytes,
         flushStallMs: config.storage.flushStallMs,
       },
-      machineApplied: applied,
+      snapshotLimits: config.snapshot,
+      machineApplied: start.applied,
+      snapshotTime: start.time,
       observer: {
         changed: () => this.observers.changed(),
         leadership: () => this.leadershipChanged(),
@@ -108,11 +117,18 @@ export class Host {
       const store = await parts.openStore(late);
       opened.push(() => store.close());
       parts.scope?.check();
+      const snapshots = await parts.openSnapshots();
+      opened.push(() => closeSnapshots(parts, snapshots));
+      parts.scope?.check();
       const machine = parts.createMachine(late);
       opened.push(() => machine.close());
       const applied = await machine.open();
       parts.scope?.check();
-      const host = new Host(parts, store, machine, applied);
+      const { scheduler, logger } = parts;
+      const restoring = { snapshots, machine, scheduler, logger };
+      const start = await restoreMachine(restoring, store.recovered(GROUP), applied);
+      parts.scope?.check();
+      const host = new Host(parts, { store, snapshots, machine }, start);
       opened.push(() => {
         // Its timer would go on over closed parts.
         host.runtime.stop(new KeelsonError('KEELSON_CLOSED', 'this node was not opened'));
@@ -199,6 +215,8 @@ export class Host {
       flushedIndex: engine.flushedIndex,
       committedIndex: engine.committedIndex,
       appliedIndex: engine.appliedIndex,
+      snapshotIndex: engine.snapshots.newest.index,
+      purgedIndex: engine.purgedIndex,
       voters,
       learners: membership.learners,
       addresses: membership.addresses,
@@ -270,10 +288,25 @@ export class Host {
     await closeAll([
       () => this.network.close(),
       () => this.machine.close(),
+      () => closeSnapshots(this, this.snapshots),
       () => this.store.close(),
       () => this.releaseBelow(),
     ]);
   }
+}
+
+interface OpenedParts {
+  readonly store: LogStore;
+  readonly snapshots: SnapshotStore;
+  readonly machine: MachineHost;
+}
+
+/** Its thread is ended in the middle of whatever it does: what is unfinished goes at the next start. */
+function closeSnapshots(
+  { scheduler, config }: Pick<HostParts, 'scheduler' | 'config'>,
+  snapshots: SnapshotStore,
+): Promise<void> {
+  return snapshots.close(scheduler.now() + config.limits.shutdownTimeoutMs / 4);
 }
 
 /** Takes every step, whatever the ones before it did; then throws the first error. */
@@ -289,14 +322,7 @@ async function closeAll(steps: readonly (() => Promise<void>)[]): Promise<void> 
   if (errors.length > 0) throw errors[0];
 }
 
-function createEngine(parts: HostParts, recovered: RecoveredLog, applied: number): Engine {
-  if (applied > recovered.lastIndex) {
-    throw new KeelsonError(
-      'KEELSON_STORAGE_CORRUPT',
-      `the state machine has applied index ${applied}, but the log ends at ${recovered.lastIndex}: entries are lost`,
-      { details: { group: GROUP, applied, lastIndex: recovered.lastIndex } },
-    );
-  }
+function createEngine(parts: HostParts, { recovered }: StartingPoint): Engine {
   const { config, identity, scheduler } = parts;
   return new Engine(
     {
@@ -305,7 +331,7 @@ function createEngine(parts: HostParts, recovered: RecoveredLog, applied: number
       nodeId: identity.nodeId,
       seed: Math.floor(scheduler.random() * 0x1_0000_0000),
     },
-    { ...recovered, applied },
+    recovered,
     scheduler.now(),
   );
 }

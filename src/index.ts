@@ -5,6 +5,9 @@ export type {
   RaftEvents,
   RaftHandle,
   ReadOptions,
+  SnapshotOptions,
+  SnapshotProgress,
+  SnapshotResult,
   Status,
   WriteResult,
 } from './api.js';

@@ -20,6 +20,9 @@ import { makeDirectories } from './storage/make-directories.js';
 import { clusterIdOf, STORAGE_FORMAT_VERSION } from './storage/manifest.js';
 import { NodeDisk } from './storage/node-disk.js';
 import { PeerRegistry } from './storage/peer-registry.js';
+import { snapshotDirectory } from './storage/snapshot-directory.js';
+import { PiscinaSnapshotExecutor } from './storage/snapshot-executor.js';
+import { SnapshotStore } from './storage/snapshot-store.js';
 import { WalLogStore } from './storage/wal-log-store.js';
 import { walMemoryBytes } from './storage/wal-memory.js';
 import { SharedHeap } from './wasm/shared-heap.js';
@@ -95,6 +98,14 @@ function openLocked(
       }
       return store;
     },
+    openSnapshots: () =>
+      SnapshotStore.open({
+        directory: snapshotDirectory(dataDir, GROUP),
+        group: GROUP,
+        ...config.snapshot,
+        executor: new PiscinaSnapshotExecutor(scheduler),
+        logger,
+      }),
     createMachine: (events) => createMachine(options.stateMachine, config, events),
     createNetwork: (machineVersion) =>
       new TcpNetwork({

@@ -4,6 +4,8 @@ import type {
   RaftEvents,
   RaftHandle,
   ReadOptions,
+  SnapshotOptions,
+  SnapshotResult,
   Status,
   WriteResult,
 } from './api.js';
@@ -165,6 +167,20 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     const index =
       consistency === 'linearizable' ? await this.host.readIndex(scope) : atLeast(consistency);
     await this.runtime.reads.waitForApplied(index, scope);
+  }
+
+  /**
+   * Builds a snapshot of all that this node has applied, unless there is one; resolves when it is durable. Calls
+   * that come together share one. `timeoutMs` is `snapshot.buildTimeoutMs` by default. A build that nobody
+   * waits for any more, and that was not due, is given up.
+   *
+   * @throws KeelsonError KEELSON_OVERLOADED, KEELSON_INVALID_ARGUMENT (nothing is applied yet), KEELSON_STORAGE_FULL,
+   * KEELSON_STORAGE_FAILED, KEELSON_STATE_MACHINE_FAILED; KEELSON_TIMEOUT, KEELSON_ABORTED
+   */
+  async snapshot(options?: SnapshotOptions): Promise<SnapshotResult> {
+    const { stopRefusal, snapshotLane } = this.runtime;
+    if (stopRefusal !== undefined) throw stopRefusal;
+    return await snapshotLane.request(options);
   }
 
   status(): Status {

@@ -38,13 +38,6 @@ const rules: readonly Rule[] = [
     message: ({ network }) =>
       `must be at least ${FRAME_OVERHEAD_BYTES} below network.maxFrameBytes (${network.maxFrameBytes})`,
   },
-  {
-    fields: ['snapshot.chunkBytes', 'network.maxFrameBytes'],
-    holds: ({ snapshot, network }) =>
-      snapshot.chunkBytes + FRAME_OVERHEAD_BYTES <= network.maxFrameBytes,
-    message: ({ network }) =>
-      `must be at least ${FRAME_OVERHEAD_BYTES} below network.maxFrameBytes (${network.maxFrameBytes})`,
-  },
   atMost('snapshot.chunkBytes', 'snapshot.maxInflightBytes'),
   quarter('network.maxFrameBytes', 'storage.ringBytes'),
   quarter('network.maxFrameBytes', 'storage.segmentBytes'),

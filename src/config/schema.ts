@@ -277,6 +277,11 @@ const sections = {
       [10_000, 0, 100_000_000],
       'Entries that the log keeps beyond those that the oldest kept snapshot makes necessary, so that a follower that was away for a moment needs no snapshot.',
     ),
+    buildTimeoutMs: integer(
+      'ms',
+      [600_000, 1_000, 86_400_000],
+      'A snapshot that is not built within this time is given up, and tried again later.',
+    ),
     chunkBytes: integer(
       'bytes',
       [256 * KIB, 4 * KIB, MIB],

@@ -71,6 +71,7 @@ export interface SnapshotConfig {
   readonly everyBytes: number;
   readonly keep: number;
   readonly keepEntries: number;
+  readonly buildTimeoutMs: number;
   readonly chunkBytes: number;
   readonly maxInflightBytes: number;
   readonly maxBytesPerSecond: number;

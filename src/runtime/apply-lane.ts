@@ -19,6 +19,8 @@ export class ApplyLane {
   private readonly machine: MachineHost;
   private readonly limits: ApplyLimits;
   private readonly onFailure: (error: unknown) => void;
+  /** About how many bytes of entries were handed over. */
+  handedBytes = 0;
   private next: LogIndex;
   private target: LogIndex;
   private underWay = 0;
@@ -89,6 +91,8 @@ export class ApplyLane {
       const last = Math.min(lease.lastIndex, lastWanted);
       this.next = last + 1;
       this.underWay++;
+      this.handedBytes +=
+        (lease.bytes * (last - first + 1)) / (lease.lastIndex - lease.firstIndex + 1);
       this.machine.apply(lease, first, last);
     }
     lease.release();

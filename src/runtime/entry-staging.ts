@@ -31,13 +31,20 @@ export class EntryStaging {
     store: LogStore,
     scheduler: Scheduler,
     logger: Logger,
+    /** Of a snapshot: what was purged had no later time. */
+    snapshotTime: number,
   ) {
     this.group = group;
     this.engine = engine;
     this.store = store;
     this.scheduler = scheduler;
     this.logger = logger;
-    this.lastTime = store.lastTime(group);
+    this.lastTime = Math.max(store.lastTime(group), snapshotTime);
+  }
+
+  /** No entry that has been in this log has a later time. */
+  get newestTime(): number {
+    return this.lastTime;
   }
 
   /** Encodes the payloads of client writes as one block. */

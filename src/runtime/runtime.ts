@@ -13,6 +13,7 @@ import type {
 } from '../network/network.js';
 import type { MachineEvents, MachineHost } from '../state-machine/machine-host.js';
 import type { LogStore } from '../storage/log-store.js';
+import type { SnapshotStore } from '../storage/snapshot-store.js';
 import { ApplyLane, type ApplyLimits } from './apply-lane.js';
 import type { CallScope } from './call-scope.js';
 import { EntryStaging } from './entry-staging.js';
@@ -24,6 +25,7 @@ import type { Proposals, SendOn } from './proposals.js';
 import { Proposer, type ProposerLimits, type ProposerSteps } from './proposer.js';
 import { ReadLane } from './read-lane.js';
 import { ReplicateLane } from './replicate-lane.js';
+import { SnapshotLane, type SnapshotLimits } from './snapshot-lane.js';
 
 /**
  * Drives one group on one node: turns what happens (client calls, messages, completions, time) into
@@ -39,12 +41,16 @@ export interface RuntimeParts {
   readonly engine: Engine;
   readonly store: LogStore;
   readonly network: Network;
+  readonly snapshots: SnapshotStore;
   readonly machine: MachineHost;
   readonly scheduler: Scheduler;
   readonly logger: Logger;
   readonly limits: RuntimeLimits;
-  /** Index that the machine has applied already, 0 for a machine in memory. */
+  readonly snapshotLimits: SnapshotLimits;
+  /** Index that the machine has applied already, by itself or with a snapshot. */
   readonly machineApplied: number;
+  /** Time of the snapshot that this node starts from, 0 without one. */
+  readonly snapshotTime: number;
   readonly observer: RuntimeObserver;
   /** Takes over writes that this node was given as a leader and may propose no longer. */
   readonly sendOn: SendOn;
@@ -69,9 +75,11 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   readonly engine: Engine;
   readonly proposer: Proposer;
   readonly reads: ReadLane;
+  readonly snapshotLane: SnapshotLane;
   readonly errors: LeadershipErrors;
   private readonly group: number;
   private readonly store: LogStore;
+  private readonly snapshots: SnapshotStore;
   private readonly network: Network;
   private readonly scheduler: Scheduler;
   private readonly logger: Logger;
@@ -90,31 +98,49 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
 
   constructor(parts: RuntimeParts) {
     const { group, nodeId, engine, store, network, scheduler, logger, limits } = parts;
-    const { machineApplied } = parts;
+    const { machine, machineApplied, snapshots } = parts;
     this.group = group;
     this.engine = engine;
     this.store = store;
+    this.snapshots = snapshots;
     this.network = network;
     this.scheduler = scheduler;
     this.logger = logger;
     this.observer = parts.observer;
     this.errors = new LeadershipErrors(nodeId, engine);
-    this.staging = new EntryStaging(group, engine, store, scheduler, logger);
+    this.staging = new EntryStaging(group, engine, store, scheduler, logger, parts.snapshotTime);
     this.proposer = new Proposer(engine, scheduler, this.staging, limits, this, parts.sendOn);
     this.proposals = this.proposer.proposals;
     this.forwardedRequests = new ForwardedRequests(this, scheduler, limits.callTimeoutMs);
     this.flushWatch = new FlushWatch(limits.flushStallMs);
     this.reads = new ReadLane(machineApplied, limits.maxPendingReads);
     const fail = (error: unknown): void => this.fail(error);
-    this.applyLane = new ApplyLane(group, store, parts.machine, limits, machineApplied, fail);
+    this.applyLane = new ApplyLane(group, store, machine, limits, machineApplied, fail);
     const progress = (): void => this.run();
     this.replicateLane = new ReplicateLane(group, engine, store, network, progress, fail);
+    this.snapshotLane = new SnapshotLane({
+      group,
+      engine,
+      machine,
+      snapshots,
+      scheduler,
+      logger,
+      limits: parts.snapshotLimits,
+      appliedBytes: () => this.applyLane.handedBytes,
+      lastTime: () => this.staging.newestTime,
+      progress: () => {
+        this.observer.changed();
+        this.run();
+      },
+      fail,
+    });
   }
 
   /** Begins to tick. `bootstrap` is written when the log is pristine. */
   start(bootstrap: Membership | undefined): void {
     this.step(() => {
       if (bootstrap !== undefined && this.engine.isPristine) this.engine.bootstrap(bootstrap);
+      this.engine.snapshots.kept(this.snapshots.oldestKept?.lastIncluded.index ?? 0);
       this.engine.elapse(this.scheduler.now());
     });
   }
@@ -148,6 +174,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.refusal = rejection;
     this.timer?.cancel();
     this.applyLane.stop();
+    this.snapshotLane.stop(rejection);
     const unknown = new KeelsonError(code, message, { outcome: 'unknown', cause: reason });
     this.proposals.failAll(unknown, rejection);
     this.reads.failAll(rejection);
@@ -255,6 +282,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
       this.proposals.applied(firstIndex, lastIndex, responses);
       this.reads.applied(lastIndex);
       this.applyLane.completed();
+      this.snapshotLane.applied(lastIndex);
       this.observer.changed();
     } catch (error) {
       this.fail(error);
@@ -358,6 +386,22 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
       case 'AdvanceIo':
         this.flushWatch.submittedUpTo(command.io.sequence);
         this.store.advanceIo(this.group, command.io);
+        return;
+      case 'PurgeUpTo':
+        this.store.purge(this.group, command.upTo);
+        return;
+      case 'ResetLog':
+        this.proposer.lostOffice();
+        this.proposals.truncatedAfter(0, this.errors.overwritten());
+        this.flushWatch.submittedUpTo(command.io.sequence);
+        this.store.resetLog(this.group, command.lastIncluded, command.io);
+        return;
+      case 'BuildSnapshot':
+        this.snapshotLane.begin();
+        return;
+      case 'SendSnapshot':
+        // No node sends one yet: it is asked again at the next sign of life.
+        this.engine.snapshots.sendFailed(command.target, command.session);
         return;
       case 'ReadReady':
         this.reads.ready(command.round, command.index);

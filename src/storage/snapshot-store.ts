@@ -23,13 +23,14 @@ export interface SnapshotStoreOptions {
   readonly chunkBytes: number;
   readonly executor: SnapshotExecutor;
   readonly logger: Logger;
-  /** A thread that hangs is left behind after this long, when the store closes. */
-  readonly closeTimeoutMs: number;
 }
 
 /** A snapshot on its way into a file. Calls follow one another: each waits for the one before. */
 export interface SnapshotWriter {
-  /** Takes the bytes: their buffer may be moved to another thread. */
+  /**
+   * Takes the bytes: their buffer may be moved to another thread. Memory that threads share is only read,
+   * until it resolves.
+   */
   append(bytes: Uint8Array): Promise<void>;
   /** Durable, and the newest, when it resolves. */
   publish(): Promise<SnapshotInfo>;
@@ -96,9 +97,12 @@ export class SnapshotStore {
     return this.list[0];
   }
 
-  /** The log behind it is to be kept. */
+  /**
+   * The log behind it is to be kept, so that a start may fall back on it. Undefined while there are fewer
+   * than are to be kept: then the log goes as far back as one more.
+   */
   get oldestKept(): SnapshotInfo | undefined {
-    return this.list[Math.min(this.options.keep, this.list.length) - 1];
+    return this.list[this.options.keep - 1];
   }
 
   /** What was found damaged and is still there. */
@@ -113,6 +117,9 @@ export class SnapshotStore {
     await executor.run({ type: 'create', handle, directory, header, chunkBytes });
     return {
       append: (given) => {
+        if (given.buffer instanceof SharedArrayBuffer) {
+          return executor.run({ type: 'append', handle, bytes: given });
+        }
         const bytes = filling(given);
         return executor.run({ type: 'append', handle, bytes }, [bytes.buffer]);
       },
@@ -203,7 +210,7 @@ export class SnapshotStore {
     await this.remove(useless.filter(({ id }) => !this.pins.has(id)).map(({ file }) => file));
   }
 
-  /** Waits for what was begun, and stops the thread. */
+  /** Stops the thread, whatever it is at; one that hangs in the kernel is left behind at `untilMs`. */
   async close(untilMs: number): Promise<void> {
     await this.executor.close(untilMs);
   }

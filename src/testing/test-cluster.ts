@@ -16,12 +16,16 @@ import { machineFault } from '../state-machine/machine-fault.js';
 import { MainThreadHost } from '../state-machine/main-thread-host.js';
 import type { StateMachine } from '../state-machine/state-machine.js';
 import { clusterIdOf } from '../storage/manifest.js';
+import { MemoryDisk } from '../storage/memory-disk.js';
 import { MemoryLogImage, MemoryLogStore } from '../storage/memory-log-store.js';
+import { snapshotDirectory } from '../storage/snapshot-directory.js';
+import { InlineSnapshotExecutor } from '../storage/snapshot-executor.js';
+import { SnapshotStore } from '../storage/snapshot-store.js';
 import { SharedHeap } from '../wasm/shared-heap.js';
 
 /**
  * A cluster in one process, for tests of your state machine and of your code around it: real engines,
- * log in memory, network in process. What a node has acknowledged survives its crash; what it has not
+ * log and snapshots in memory, network in process. What a node has acknowledged survives its crash; what it has not
  * flushed is lost, as on a machine that loses power.
  */
 export interface TestClusterOptions<Command, Response, Query, Answer> {
@@ -46,12 +50,16 @@ export async function testCluster<Command, Response, Query, Answer>(
   return cluster;
 }
 
+/** The one group of a node. */
+const GROUP = 0;
 /** Beside the staging area, which is as large as the ring; the log itself is kept outside. */
 const HEAP_SLACK_BYTES = 4 * 1024 * 1024;
 
 interface Member<Command, Response, Query, Answer> {
   readonly nodeId: NodeId;
   readonly image: MemoryLogImage;
+  /** Its snapshots. */
+  disk: MemoryDisk;
   readonly incarnation: string;
   raft: Raft<Command, Response, Query, Answer> | undefined;
   store: MemoryLogStore | undefined;
@@ -84,6 +92,7 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
     this.members = ids.map((nodeId) => ({
       nodeId,
       image: new MemoryLogImage(),
+      disk: new MemoryDisk(),
       incarnation: randomBytes(16).toString('hex'),
       raft: undefined,
       store: undefined,
@@ -152,6 +161,7 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
     if (raft === undefined) return;
     member.raft = undefined;
     store?.crash();
+    member.disk = member.disk.crash();
     await raft.close();
   }
 
@@ -187,7 +197,7 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
 
   private async open(member: Member<Command, Response, Query, Answer>): Promise<void> {
     if (member.raft !== undefined) return;
-    const { nodeId, incarnation, image } = member;
+    const { nodeId, incarnation, image, disk } = member;
     const { config, scheduler, hub, bootstrap } = this;
     const host = await Host.open({
       config,
@@ -209,9 +219,17 @@ export class TestCluster<Command, Response, Query, Answer> implements AsyncDispo
         });
         return member.store;
       },
+      openSnapshots: () =>
+        SnapshotStore.open({
+          directory: snapshotDirectory('/node', GROUP),
+          group: GROUP,
+          ...config.snapshot,
+          executor: new InlineSnapshotExecutor(disk, scheduler),
+          logger: this.options.logger ?? silentLogger,
+        }),
       createMachine: (events) =>
         new MainThreadHost(this.machine(nodeId), {
-          group: 0,
+          group: GROUP,
           events,
           scheduler,
           limits: config.stateMachine,

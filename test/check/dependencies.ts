@@ -31,6 +31,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'wasm/layout',
     'storage/disk',
     'storage/log-store',
+    'storage/snapshot-format',
+    'storage/snapshot-store',
     'network/network',
     'state-machine/machine-host',
     'state-machine/state-machine',

@@ -37,7 +37,6 @@ export function openSnapshots(disk: MemoryDisk, options: OpenOptions = {}): Prom
     chunkBytes: options.chunkBytes ?? 64,
     executor: new InlineSnapshotExecutor(disk, scheduler),
     logger: options.logger ?? silentLogger,
-    closeTimeoutMs: 1_000,
   });
 }
 

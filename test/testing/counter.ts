@@ -18,9 +18,15 @@ export class Counter implements StateMachine<number, number, 'sum', number> {
     return this.sum;
   }
 
-  *snapshot(): Iterable<Uint8Array> {}
+  *snapshot(): Iterable<Uint8Array> {
+    yield new Uint8Array(Float64Array.of(this.sum).buffer);
+  }
 
-  restore(): void {}
+  async restore(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    const bytes: number[] = [];
+    for await (const chunk of chunks) bytes.push(...chunk);
+    this.sum = new Float64Array(Uint8Array.from(bytes).buffer)[0]!;
+  }
 }
 
 export type Node = Raft<number, number, 'sum', number>;

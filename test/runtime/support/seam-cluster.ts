@@ -3,7 +3,7 @@
  * or replace the log store, the state machine and the network of each node, and it holds the handler
  * that a node gave to its network.
  */
-import { silentLogger } from '../../../dist/base/logger.js';
+import { type Logger, silentLogger } from '../../../dist/base/logger.js';
 import type { Timer } from '../../../dist/base/scheduler.js';
 import { SystemScheduler } from '../../../dist/base/system-scheduler.js';
 import { resolveConfig } from '../../../dist/config/resolve.js';
@@ -18,7 +18,14 @@ import type { MachineEvents, MachineHost } from '../../../dist/state-machine/mac
 import { MainThreadHost } from '../../../dist/state-machine/main-thread-host.js';
 import type { LogStore, LogStoreEvents } from '../../../dist/storage/log-store.js';
 import { clusterIdOf } from '../../../dist/storage/manifest.js';
+import { MemoryDisk } from '../../../dist/storage/memory-disk.js';
 import { MemoryLogImage, MemoryLogStore } from '../../../dist/storage/memory-log-store.js';
+import { snapshotDirectory } from '../../../dist/storage/snapshot-directory.js';
+import {
+  InlineSnapshotExecutor,
+  type SnapshotExecutor,
+} from '../../../dist/storage/snapshot-executor.js';
+import { SnapshotStore } from '../../../dist/storage/snapshot-store.js';
 import type { WalLogStoreParts } from '../../../dist/storage/wal-log-store.js';
 import { SharedHeap } from '../../../dist/wasm/shared-heap.js';
 import { Counter } from '../../testing/counter.js';
@@ -32,12 +39,17 @@ export interface Seams {
   readonly started?: readonly number[];
   readonly config?: ConfigInput;
   readonly scheduler?: SystemScheduler;
+  readonly logger?: Logger;
   /** Default: a log in memory. */
   readonly openStore?: (
     nodeId: number,
     parts: Omit<WalLogStoreParts, 'executor'>,
     config: Config,
   ) => Promise<LogStore>;
+  /** `inner` is the default log; what is returned stands in its place. */
+  readonly wrapStore?: (nodeId: number, inner: LogStore) => LogStore;
+  /** `inner` works on a disk in memory; what is returned stands in its place. */
+  readonly snapshotExecutor?: (nodeId: number, inner: SnapshotExecutor) => SnapshotExecutor;
   /** Default: a `Counter` on the main thread. */
   readonly createMachine?: (
     nodeId: number,
@@ -62,6 +74,10 @@ export class SeamCluster implements AsyncDisposable {
   private readonly voters: readonly number[];
   private readonly config: Config;
   private readonly open = new Map<number, SeamNode>();
+  /** What the default log and the snapshots of each node stand on. */
+  private readonly images = new Map<number, MemoryLogImage>();
+  readonly disks = new Map<number, MemoryDisk>();
+  private readonly stores = new Map<number, MemoryLogStore>();
   private readonly alive: Timer;
 
   private constructor(seams: Seams) {
@@ -120,6 +136,16 @@ export class SeamCluster implements AsyncDisposable {
     return this.nodes.filter((node) => node !== leader);
   }
 
+  /** Loses power, and starts again on what was durable. */
+  async restart(nodeId: number): Promise<SeamNode> {
+    this.stores.get(nodeId)?.crash();
+    this.disks.set(nodeId, this.disk(nodeId).crash());
+    await this.open.get(nodeId)?.close();
+    this.open.delete(nodeId);
+    await this.start(nodeId);
+    return this.node(nodeId);
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.nodes.map((node) => node.close()));
     this.open.clear();
@@ -142,8 +168,9 @@ export class SeamCluster implements AsyncDisposable {
       },
       bootstrap: { configs: [[...voters]], learners: [], addresses },
       scheduler,
-      logger: silentLogger,
+      logger: seams.logger ?? silentLogger,
       openStore: (events) => this.openStore(nodeId, events),
+      openSnapshots: () => this.openSnapshots(nodeId),
       createMachine: (events) =>
         seams.createMachine?.(nodeId, events, scheduler, config) ?? this.counter(nodeId, events),
       createNetwork: () => this.createNetwork(nodeId),
@@ -157,7 +184,28 @@ export class SeamCluster implements AsyncDisposable {
     const heap = SharedHeap.create({ maximumBytes: 64 * MIB });
     const parts = { heap, scheduler, events, decodeMembership };
     if (this.seams.openStore !== undefined) return this.seams.openStore(nodeId, parts, config);
-    return new MemoryLogStore({ ...parts, image: new MemoryLogImage(), ...config.storage });
+    const image = this.images.get(nodeId) ?? new MemoryLogImage();
+    this.images.set(nodeId, image);
+    const store = new MemoryLogStore({ ...parts, image, ...config.storage });
+    this.stores.set(nodeId, store);
+    return this.seams.wrapStore?.(nodeId, store) ?? store;
+  }
+
+  private openSnapshots(nodeId: number): Promise<SnapshotStore> {
+    const inner = new InlineSnapshotExecutor(this.disk(nodeId), this.scheduler);
+    return SnapshotStore.open({
+      directory: snapshotDirectory('/node', 0),
+      group: 0,
+      ...this.config.snapshot,
+      executor: this.seams.snapshotExecutor?.(nodeId, inner) ?? inner,
+      logger: this.seams.logger ?? silentLogger,
+    });
+  }
+
+  private disk(nodeId: number): MemoryDisk {
+    const disk = this.disks.get(nodeId) ?? new MemoryDisk();
+    this.disks.set(nodeId, disk);
+    return disk;
   }
 
   private counter(nodeId: number, events: MachineEvents): MachineHost {

@@ -1,0 +1,331 @@
+import { describe, expect, it } from 'vitest';
+import { KeelsonError } from '../../dist/base/errors.js';
+import { SystemScheduler } from '../../dist/base/system-scheduler.js';
+import type { LogId } from '../../dist/engine/types.js';
+import type { LogStore } from '../../dist/storage/log-store.js';
+import type { SnapshotExecutor } from '../../dist/storage/snapshot-executor.js';
+import { LedgerCluster } from './support/ledger.js';
+import { around, type SeamNode } from './support/seam-cluster.js';
+
+async function writeMany(node: SeamNode, count: number): Promise<number> {
+  const results = await node.writeMany(Array.from({ length: count }, () => 1));
+  return results.at(-1)!.logId.index;
+}
+
+/** A promise, and what ends it. */
+function gate(): { readonly closed: Promise<void>; open(): void } {
+  let open = (): void => {};
+  const closed = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { closed, open };
+}
+
+const codeOf = async (promise: Promise<unknown>): Promise<string> => {
+  const error: unknown = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  return error instanceof KeelsonError ? error.code : `no KeelsonError: ${String(error)}`;
+};
+
+/** Resolves when the condition holds, asked once in each turn of the event loop. */
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+describe.concurrent('a snapshot that is asked for', () => {
+  it('holds all that was applied, and is not built again while nothing else is', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    const index = await writeMany(node, 20);
+    const first = await node.snapshot();
+    expect(first.logId).toEqual({ term: node.status().term, index });
+    expect(node.status().snapshotIndex).toBe(index);
+    expect(await node.snapshot()).toEqual(first);
+    expect(ledgers.ledger().snapshots).toBe(1);
+    await writeMany(node, 1);
+    const second = await node.snapshot();
+    expect(second.logId.index).toBe(index + 1);
+    expect(second.id).not.toBe(first.id);
+  });
+
+  it('is shared by calls that come together, and a later call gets what it saw applied', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    const index = await writeMany(node, 5);
+    const { closed, open } = gate();
+    ledgers.ledger().gate = closed;
+    const early = [node.snapshot(), node.snapshot()];
+    await until(() => ledgers.ledger().snapshots === 1);
+    await writeMany(node, 5);
+    const late = node.snapshot();
+    open();
+    expect((await Promise.all(early)).map(({ logId }) => logId.index)).toEqual([index, index]);
+    expect((await late).logId.index).toBe(index + 5);
+    expect(ledgers.ledger().snapshots).toBe(2);
+  });
+
+  it('tells how far it is, and a listener that throws ends its own call alone', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 5);
+    const progress: number[] = [];
+    const bug = new Error('a bug of the application');
+    const [told, thrown] = await Promise.allSettled([
+      node.snapshot({ onProgress: ({ bytes }) => progress.push(bytes) }),
+      node.snapshot({
+        onProgress: () => {
+          throw bug;
+        },
+      }),
+    ]);
+    expect(told.status).toBe('fulfilled');
+    expect(thrown).toMatchObject({ status: 'rejected', reason: bug });
+    expect(progress.at(-1)).toBe(8);
+  });
+
+  it('is given up when nobody waits for it any more, and the next one succeeds', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    const index = await writeMany(node, 5);
+    const { closed, open } = gate();
+    ledgers.ledger().gate = closed;
+    const abort = new AbortController();
+    const call = node.snapshot({ signal: abort.signal });
+    await until(() => ledgers.ledger().snapshots === 1);
+    abort.abort();
+    expect(await codeOf(call)).toBe('KEELSON_ABORTED');
+    open();
+    await until(() => ledgers.ledger().snapshotsGivenUp === 1);
+    expect(ledgers.logged('snapshot.failed')).toEqual([]);
+    expect((await node.snapshot()).logId.index).toBe(index);
+  });
+
+  it('goes on for the others when one call is given up', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 5);
+    const { closed, open } = gate();
+    ledgers.ledger().gate = closed;
+    const abort = new AbortController();
+    const given = node.snapshot({ signal: abort.signal });
+    const kept = node.snapshot();
+    await until(() => ledgers.ledger().snapshots === 1);
+    abort.abort();
+    expect(await codeOf(given)).toBe('KEELSON_ABORTED');
+    open();
+    await kept;
+    expect(ledgers.ledger().snapshots).toBe(1);
+  });
+
+  it('fails alone when the machine throws, and writes go on', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 5);
+    ledgers.ledger().fails = true;
+    expect(await codeOf(node.snapshot())).toBe('KEELSON_STATE_MACHINE_FAILED');
+    expect(ledgers.logged('snapshot.failed')).toHaveLength(1);
+    const index = await writeMany(node, 5);
+    ledgers.ledger().fails = false;
+    expect((await node.snapshot()).logId.index).toBe(index);
+  });
+
+  it('is refused before anything is applied, when too many wait, and on a node that is closed', async () => {
+    await using ledgers = await LedgerCluster.start({}, { voters: [1, 2, 3], started: [1] });
+    const alone = ledgers.cluster.node(1);
+    expect(await codeOf(alone.snapshot())).toBe('KEELSON_INVALID_ARGUMENT');
+    await using others = await LedgerCluster.start();
+    const node = await others.cluster.leader();
+    await writeMany(node, 1);
+    others.ledger().gate = gate().closed;
+    const calls = Array.from({ length: 64 }, () => codeOf(node.snapshot()));
+    expect(await codeOf(node.snapshot())).toBe('KEELSON_OVERLOADED');
+    await node.close();
+    expect(new Set(await Promise.all(calls))).toEqual(new Set(['KEELSON_CLOSED']));
+    expect(await codeOf(node.snapshot())).toBe('KEELSON_CLOSED');
+  });
+
+  it('takes no longer than it may, whatever the machine does', async () => {
+    await using ledgers = await LedgerCluster.start({ buildTimeoutMs: 1_000 });
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 1);
+    ledgers.ledger().gate = gate().closed;
+    expect(await codeOf(node.snapshot({ timeoutMs: 60_000 }))).toBe('KEELSON_TIMEOUT');
+    await writeMany(node, 1);
+    ledgers.ledger().gate = undefined;
+    await node.snapshot();
+  });
+});
+
+describe.concurrent('a snapshot that is due', () => {
+  it('comes after so many entries, on each node by itself', async () => {
+    await using ledgers = await LedgerCluster.start({ everyEntries: 100 }, { voters: [1, 2, 3] });
+    const leader = await ledgers.cluster.leader();
+    await writeMany(leader, 90);
+    expect([1, 2, 3].map((nodeId) => ledgers.ledger(nodeId).snapshots)).toEqual([0, 0, 0]);
+    await writeMany(leader, 20);
+    for (const node of ledgers.cluster.nodes) {
+      await node.waitFor(({ snapshotIndex }) => snapshotIndex >= 100);
+    }
+  });
+
+  it('comes after so many bytes', async () => {
+    await using ledgers = await LedgerCluster.start({ everyBytes: 10_000 });
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 50);
+    expect(ledgers.ledger().snapshots).toBe(0);
+    await writeMany(node, 400);
+    await node.waitFor(({ snapshotIndex }) => snapshotIndex > 50);
+  });
+
+  it('lets the log go behind the oldest that is kept, but for what slow followers may need', async () => {
+    const purged: LogId[] = [];
+    const wrapStore = (_: number, inner: LogStore): LogStore =>
+      around(inner, {
+        purge: (group, upTo) => {
+          purged.push(upTo);
+          inner.purge(group, upTo);
+        },
+      });
+    await using ledgers = await LedgerCluster.start({ keep: 2, keepEntries: 7 }, { wrapStore });
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 50);
+    const first = (await node.snapshot()).logId.index;
+    expect(node.status().purgedIndex).toBe(0);
+    await writeMany(node, 50);
+    await node.snapshot();
+    expect(node.status().purgedIndex).toBe(first - 7);
+    expect(purged).toEqual([{ term: node.status().term, index: first - 7 }]);
+  });
+
+  it('is tried again after a tenth as much when it failed', async () => {
+    await using ledgers = await LedgerCluster.start({ everyEntries: 100 });
+    const node = await ledgers.cluster.leader();
+    ledgers.ledger().fails = true;
+    await writeMany(node, 110);
+    await until(() => ledgers.logged('snapshot.failed').length === 1);
+    ledgers.ledger().fails = false;
+    await writeMany(node, 5);
+    expect(ledgers.ledger().snapshots).toBe(1);
+    await writeMany(node, 10);
+    await node.waitFor(({ snapshotIndex }) => snapshotIndex >= 120);
+  });
+
+  it('is not given up with a call that waited for it', async () => {
+    await using ledgers = await LedgerCluster.start({ everyEntries: 100 });
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 10);
+    await node.snapshot();
+    const { closed, open } = gate();
+    ledgers.ledger().gate = closed;
+    await writeMany(node, 110);
+    const abort = new AbortController();
+    const call = node.snapshot({ signal: abort.signal });
+    abort.abort();
+    expect(await codeOf(call)).toBe('KEELSON_ABORTED');
+    open();
+    await node.waitFor(({ snapshotIndex }) => snapshotIndex > 100);
+  });
+
+  it('known bug 46: a slow purge blocks the consensus loop', async () => {
+    const slow = (_: number, inner: SnapshotExecutor): SnapshotExecutor =>
+      around(inner, {
+        run: ((task: Parameters<SnapshotExecutor['run']>[0]) =>
+          task.type === 'remove'
+            ? new Promise<never>(() => {})
+            : inner.run(task)) as SnapshotExecutor['run'],
+      });
+    await using ledgers = await LedgerCluster.start({ keep: 1 }, { snapshotExecutor: slow });
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 50);
+    await node.snapshot();
+    await writeMany(node, 50);
+    const stuck = node.snapshot({ timeoutMs: 200 });
+    await writeMany(node, 50);
+    expect(await node.read('sum')).toBe(150);
+    expect(await codeOf(stuck)).toBe('KEELSON_TIMEOUT');
+    expect(node.status().state).toBe('leader');
+  });
+});
+
+describe.concurrent('a restart', () => {
+  it('begins from the newest snapshot and is given only the log behind it', async () => {
+    await using ledgers = await LedgerCluster.start({}, { voters: [1, 2, 3] });
+    const leader = await ledgers.cluster.leader();
+    await writeMany(leader, 100);
+    const nodeId = leader.status().nodeId;
+    const { logId } = await leader.snapshot();
+    await writeMany(leader, 10);
+    const restarted = await ledgers.cluster.restart(nodeId);
+    await restarted.waitFor(({ appliedIndex }) => appliedIndex >= logId.index + 10);
+    const ledger = ledgers.ledger(nodeId);
+    expect(ledger.restores).toBe(1);
+    expect(ledger.firstIndex).toBe(logId.index + 1);
+    expect(await restarted.read('sum')).toBe(110);
+  });
+
+  it('known bug 38: a restart right after a purge fails or loses the log', async () => {
+    await using ledgers = await LedgerCluster.start({ keep: 1 });
+    for (let round = 1; round <= 3; round++) {
+      const node = await ledgers.cluster.leader();
+      const index = await writeMany(node, 20);
+      await node.snapshot();
+      expect(node.status().purgedIndex).toBe(index);
+      const restarted = await ledgers.cluster.restart(1);
+      expect(restarted.status().appliedIndex).toBe(index);
+      expect(await restarted.read('sum')).toBe(20 * round);
+    }
+  });
+
+  it('purges what the crash kept it from purging', async () => {
+    let losing = true;
+    const wrapStore = (_: number, inner: LogStore): LogStore =>
+      around(inner, {
+        purge: (group, upTo) => {
+          if (!losing) inner.purge(group, upTo);
+        },
+      });
+    await using ledgers = await LedgerCluster.start({ keep: 1 }, { wrapStore });
+    const node = await ledgers.cluster.leader();
+    const index = await writeMany(node, 20);
+    await node.snapshot();
+    losing = false;
+    const restarted = await ledgers.cluster.restart(1);
+    await restarted.waitFor(({ purgedIndex }) => purgedIndex === index);
+  });
+
+  it('never lets time go back, when everything was purged and the clock is behind', async () => {
+    class Clock extends SystemScheduler {
+      behindMs = 0;
+      override wallTime(): number {
+        return super.wallTime() - this.behindMs;
+      }
+    }
+    const scheduler = new Clock();
+    await using ledgers = await LedgerCluster.start({ keep: 1 }, { scheduler });
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 20);
+    const { lastTime } = ledgers.ledger();
+    await node.snapshot();
+    scheduler.behindMs = 3_600_000;
+    const restarted = await ledgers.cluster.restart(1);
+    await writeMany(restarted, 1);
+    expect(ledgers.ledger().lastTime).toBeGreaterThanOrEqual(lastTime);
+  });
+
+  it('known bug 14: a crash while a snapshot is built leaves the one before it', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 20);
+    const { logId } = await node.snapshot();
+    await writeMany(node, 20);
+    ledgers.ledger().gate = gate().closed;
+    const unfinished = codeOf(node.snapshot());
+    await until(() => ledgers.ledger().snapshots === 2);
+    const restarted = await ledgers.cluster.restart(1);
+    expect(await unfinished).toBe('KEELSON_CLOSED');
+    expect(restarted.status().snapshotIndex).toBe(logId.index);
+    expect(await restarted.read('sum')).toBe(40);
+  });
+});
