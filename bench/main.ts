@@ -11,6 +11,7 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   log: () => import('./log.js'),
   recovery: () => import('./recovery.js'),
   scan: () => import('./scan.js'),
+  snapshot: () => import('./snapshot.js'),
 };
 
 const [name = '', ...options] = process.argv.slice(2);

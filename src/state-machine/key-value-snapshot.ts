@@ -13,39 +13,58 @@ import type { KeyValueEntry } from './key-value.js';
 const MAGIC = 0x3156_4c4b;
 const FORMAT = 1;
 const HEAD_BYTES = 16;
+/** A key of `MAX_KEY_LENGTH` has room in an empty one. */
 const CHUNK_BYTES = 64 * 1024;
+/** Of one UTF-16 unit. */
+const MAX_UTF8_BYTES = 3;
 const TWO_TO_32 = 4_294_967_296;
 
+/** Each chunk is a view that ends with the next step: memory of its own for each would keep the collector busy. */
 export function* writeSnapshot(
   count: number,
   entries: Iterable<KeyValueEntry>,
 ): Generator<Uint8Array, void> {
-  let pieces: Uint8Array[] = [head(MAGIC, FORMAT, count)];
-  let bytes = HEAD_BYTES;
+  const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  let filled = writeHead(chunk, 0, MAGIC, FORMAT, count);
   for (const { key, value, version } of entries) {
-    const keyBytes = Buffer.from(key, 'utf8');
-    pieces.push(head(keyBytes.length, value.length, version), keyBytes, value);
-    bytes += HEAD_BYTES + keyBytes.length + value.length;
-    if (bytes >= CHUNK_BYTES) {
-      yield Buffer.concat(pieces);
-      pieces = [];
-      bytes = 0;
+    if (filled + HEAD_BYTES + key.length * MAX_UTF8_BYTES > CHUNK_BYTES) {
+      yield chunk.subarray(0, filled);
+      filled = 0;
+    }
+    const keyBytes = chunk.write(key, filled + HEAD_BYTES, 'utf8');
+    filled = writeHead(chunk, filled, keyBytes, value.length, version) + keyBytes;
+    if (value.length > CHUNK_BYTES - filled) {
+      yield chunk.subarray(0, filled);
+      filled = 0;
+    }
+    if (value.length > CHUNK_BYTES) yield value;
+    else {
+      chunk.set(value, filled);
+      filled += value.length;
     }
   }
-  if (bytes > 0) yield Buffer.concat(pieces);
+  if (filled > 0) yield chunk.subarray(0, filled);
 }
 
+/** Yields the records of each chunk together: one by one they would cost more than their work. */
 export async function* readSnapshot(
   chunks: AsyncIterable<Uint8Array>,
-): AsyncGenerator<KeyValueEntry, void> {
-  const reader = new ChunkReader(chunks);
+): AsyncGenerator<readonly KeyValueEntry[], void> {
+  const source = chunks[Symbol.asyncIterator]();
+  const reader = new ChunkReader(source);
   const [magic, format, count] = parseHead(await reader.take(HEAD_BYTES));
   if (magic !== MAGIC || format !== FORMAT) throw broken('it does not begin as one of version 1');
-  for (let record = 0; record < count; record++) {
-    const [keyLength, valueLength, version] = parseHead(await reader.take(HEAD_BYTES));
-    const key = Buffer.from(await reader.take(keyLength)).toString('utf8');
-    const value = new Uint8Array(await reader.take(valueLength));
-    yield { key, value, version };
+  let left = count;
+  while (left > 0) {
+    const entries: KeyValueEntry[] = [];
+    while (left > 0) {
+      const entry = reader.record();
+      if (entry === undefined) break;
+      entries.push(entry);
+      left--;
+    }
+    yield entries;
+    if (left > 0) await reader.more();
   }
   if (!(await reader.atEnd())) throw broken('bytes follow its last record');
 }
@@ -54,44 +73,71 @@ export async function* readSnapshot(
 class ChunkReader {
   private readonly chunks: AsyncIterator<Uint8Array>;
   private chunk: Uint8Array = new Uint8Array(0);
+  private at = 0;
+  /** Bytes that the record which is cut off by the end of the chunk has at least. */
+  private wanted = 0;
 
-  constructor(chunks: AsyncIterable<Uint8Array>) {
-    this.chunks = chunks[Symbol.asyncIterator]();
+  constructor(chunks: AsyncIterator<Uint8Array>) {
+    this.chunks = chunks;
   }
 
-  /** A view, or bytes put together from several chunks. */
   async take(length: number): Promise<Uint8Array> {
-    const pieces: Uint8Array[] = [];
-    let missing = length;
-    while (missing > this.chunk.length) {
-      pieces.push(this.chunk);
-      missing -= this.chunk.length;
-      if (!(await this.advance())) throw broken('it ends too early');
-    }
-    const piece = this.chunk.subarray(0, missing);
-    this.chunk = this.chunk.subarray(missing);
-    return pieces.length === 0 ? piece : Buffer.concat([...pieces, piece]);
+    this.wanted = length;
+    while (this.chunk.length - this.at < length) await this.more();
+    this.at += length;
+    return this.chunk.subarray(this.at - length, this.at);
+  }
+
+  /** The next record, with a value of its own; undefined when it is not all there. */
+  record(): KeyValueEntry | undefined {
+    const { chunk, at } = this;
+    this.wanted = HEAD_BYTES;
+    if (chunk.length - at < HEAD_BYTES) return undefined;
+    const [keyLength, valueLength, version] = parseHead(chunk.subarray(at, at + HEAD_BYTES));
+    this.wanted = HEAD_BYTES + keyLength + valueLength;
+    if (chunk.length - at < this.wanted) return undefined;
+    const valueAt = at + HEAD_BYTES + keyLength;
+    const key = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length).toString(
+      'utf8',
+      at + HEAD_BYTES,
+      valueAt,
+    );
+    this.at = valueAt + valueLength;
+    return { key, value: new Uint8Array(chunk.subarray(valueAt, this.at)), version };
+  }
+
+  /** Adds chunks to what is left, until it has what is wanted. */
+  async more(): Promise<void> {
+    const pieces = [this.chunk.subarray(this.at)];
+    let bytes = pieces[0]!.length;
+    do {
+      const { done, value } = await this.chunks.next();
+      if (done === true) throw broken('it ends too early');
+      pieces.push(value);
+      bytes += value.length;
+    } while (bytes < this.wanted);
+    this.chunk =
+      pieces[0]!.length === 0 && pieces.length === 2 ? pieces[1]! : Buffer.concat(pieces);
+    this.at = 0;
   }
 
   async atEnd(): Promise<boolean> {
-    while (this.chunk.length === 0) if (!(await this.advance())) return true;
-    return false;
-  }
-
-  private async advance(): Promise<boolean> {
-    const { done, value } = await this.chunks.next();
-    if (done !== true) this.chunk = value;
-    return done !== true;
+    if (this.at < this.chunk.length) return false;
+    for (;;) {
+      const { done, value } = await this.chunks.next();
+      if (done === true) return true;
+      if (value.length > 0) return false;
+    }
   }
 }
 
-function head(first: number, second: number, third: number): Uint8Array {
-  const bytes = Buffer.allocUnsafe(HEAD_BYTES);
-  bytes.writeUInt32LE(first, 0);
-  bytes.writeUInt32LE(second, 4);
-  bytes.writeUInt32LE(third % TWO_TO_32, 8);
-  bytes.writeUInt32LE(Math.floor(third / TWO_TO_32), 12);
-  return bytes;
+/** Returns where it ends. */
+function writeHead(into: Buffer, at: number, first: number, second: number, third: number): number {
+  into.writeUInt32LE(first, at);
+  into.writeUInt32LE(second, at + 4);
+  into.writeUInt32LE(third % TWO_TO_32, at + 8);
+  into.writeUInt32LE(Math.floor(third / TWO_TO_32), at + 12);
+  return at + HEAD_BYTES;
 }
 
 function parseHead(bytes: Uint8Array): [first: number, second: number, third: number] {

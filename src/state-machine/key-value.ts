@@ -10,6 +10,7 @@
  */
 import { createHash } from 'node:crypto';
 import { readSnapshot, writeSnapshot } from './key-value-snapshot.js';
+import { KeyValueView } from './key-value-view.js';
 import { OrderedKeys } from './ordered-keys.js';
 import type { Entry, StateMachine } from './state-machine.js';
 
@@ -74,8 +75,13 @@ export class KeyValueMachine
   implements StateMachine<KeyValueCommand, KeyValueResponse, KeyValueQuery, KeyValueAnswer>
 {
   readonly version = 1;
+  readonly concurrentSnapshot = true;
   private values = new Map<string, VersionedValue>();
   private keys = new OrderedKeys();
+  /** No write that changed the state has a higher index. */
+  private lastIndex = 0;
+  /** Snapshots that are being taken. */
+  private views: KeyValueView[] = [];
 
   /** Number of keys. */
   get size(): number {
@@ -120,19 +126,33 @@ export class KeyValueMachine
     return { entries };
   }
 
-  snapshot(): Iterable<Uint8Array> {
-    return writeSnapshot(this.values.size, this.inOrder());
+  /** The state at the first step; writes may come between two steps. */
+  *snapshot(): Generator<Uint8Array, void> {
+    const view = new KeyValueView(this.values, this.keys, this.lastIndex);
+    this.views.push(view);
+    try {
+      yield* writeSnapshot(view.size, view.entries());
+    } finally {
+      this.views = this.views.filter((other) => other !== view);
+    }
   }
 
   async restore(chunks: AsyncIterable<Uint8Array>): Promise<void> {
     const values = new Map<string, VersionedValue>();
     const keys = new OrderedKeys();
-    for await (const { key, value, version } of readSnapshot(chunks)) {
-      values.set(key, { value, version });
-      keys.add(key);
+    let lastIndex = 0;
+    for await (const entries of readSnapshot(chunks)) {
+      for (const { key, value, version } of entries) {
+        values.set(key, { value, version });
+        keys.add(key);
+        if (version > lastIndex) lastIndex = version;
+      }
     }
     this.values = values;
     this.keys = keys;
+    this.lastIndex = lastIndex;
+    // They walk over what was replaced, where nothing changes any more.
+    this.views = [];
   }
 
   /** SHA-256 over all keys, versions and values in order; walks the whole state. */
@@ -150,6 +170,8 @@ export class KeyValueMachine
     const version = present?.version ?? 0;
     if (ifVersion !== undefined && ifVersion !== version) return { ok: false, version };
     const existed = present !== undefined;
+    if (this.views.length > 0) this.tellViews(command.op, key, present);
+    this.lastIndex = index;
     if (command.op === 'put') {
       if (!existed) this.keys.add(key);
       this.values.set(key, { value: command.value, version: index });
@@ -162,10 +184,10 @@ export class KeyValueMachine
     return { ok: true, version: 0, existed };
   }
 
-  private *inOrder(): Generator<KeyValueEntry, void> {
-    for (const key of this.keys.from('')) {
-      const { value, version } = this.values.get(key)!;
-      yield { key, value, version };
+  private tellViews(op: 'put' | 'delete', key: string, present: VersionedValue | undefined): void {
+    for (const view of this.views) {
+      if (op === 'put') view.putting(key, present);
+      else if (present !== undefined) view.deleting(key, present);
     }
   }
 }

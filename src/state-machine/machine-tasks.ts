@@ -53,7 +53,7 @@ export type SnapshotTask =
   /** Begins a snapshot behind the applies before it; answers with the index of the last one. */
   | { readonly type: 'beginSnapshot' }
   /** Answers with the bytes that were put into shared memory; undefined behind the end. */
-  | { readonly type: 'nextOfSnapshot'; readonly into: Uint8Array; readonly sliceMs: number }
+  | { readonly type: 'nextOfSnapshot'; readonly into: Uint8Array }
   | { readonly type: 'endSnapshot' };
 
 export type RestoreTask =

@@ -76,7 +76,7 @@ async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
       return target.lastApplied;
     }
     case 'nextOfSnapshot':
-      return await nextOfSnapshot(task.into, task.sliceMs);
+      return await nextOfSnapshot(task.into);
     case 'endSnapshot':
       return await present().snapshot?.end();
     case 'beginRestore': {
@@ -104,11 +104,10 @@ async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
   }
 }
 
-async function nextOfSnapshot(into: Uint8Array, sliceMs: number): Promise<number | undefined> {
+async function nextOfSnapshot(into: Uint8Array): Promise<number | undefined> {
   const { snapshot } = present();
   invariant(snapshot !== undefined, 'a snapshot is begun before it is read');
-  const untilMs = systemScheduler.now() + sliceMs;
-  return await snapshot.next(into, () => systemScheduler.now() >= untilMs);
+  return await snapshot.next(into, systemScheduler);
 }
 
 async function query(query: unknown): Promise<unknown> {

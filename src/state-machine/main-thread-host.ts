@@ -39,6 +39,8 @@ export interface MainThreadHostOptions {
 
 const FIRST_CALL_ENTRIES = 64;
 const UNTIMED_ENTRIES = 4;
+/** After a piece of a snapshot that took long, as one does whose machine waits for something. */
+const MAX_REST_MS = 4;
 
 export class MainThreadHost implements MachineHost {
   private readonly machine: AnyStateMachine;
@@ -232,19 +234,24 @@ export class MainThreadHost implements MachineHost {
       return;
     }
     this.held = this.machine.concurrentSnapshot !== true;
-    const { scheduler } = this;
-    const { applySliceMs } = this.limits;
     resolve({
       lastIndex: this.lastApplied,
-      next: (into) => {
-        const untilMs = scheduler.now() + applySliceMs;
-        return cursor.next(into, () => scheduler.now() >= untilMs);
-      },
+      next: (into) => this.nextPiece(cursor, into),
       end: () => {
         this.goOn();
         return cursor.end();
       },
     });
+  }
+
+  /** Then everything else has the thread for as long: a write takes several turns of the event loop. */
+  private async nextPiece(cursor: SnapshotCursor, into: Uint8Array): Promise<number | undefined> {
+    const { scheduler } = this;
+    const startedMs = scheduler.now();
+    const filled = await cursor.next(into, scheduler);
+    const tookMs = Math.min(scheduler.now() - startedMs, MAX_REST_MS);
+    await new Promise<void>((resolve) => scheduler.setTimer(tookMs, resolve));
+    return filled;
   }
 
   /** The snapshot has ended. */

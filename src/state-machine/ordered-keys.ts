@@ -17,20 +17,27 @@ export class OrderedKeys {
   /** Adds a key that is not in the set. */
   add(key: string): void {
     if (!this.surrogates && SURROGATE.test(key)) this.surrogates = true;
+    if (this.append(key)) return;
     const number = this.chunkOf(key);
     const chunk = this.chunks[number]!;
     const place = this.placeIn(chunk, key);
-    if (chunk.length < MAX_CHUNK) {
-      chunk.splice(place, 0, key);
-    } else if (number === this.chunks.length - 1 && place === chunk.length) {
-      // Ascending inserts, as of a restore, fill whole chunks.
-      this.chunks.push([key]);
-    } else {
+    if (chunk.length < MAX_CHUNK) chunk.splice(place, 0, key);
+    else {
       const upper = chunk.splice(MAX_CHUNK / 2);
       this.chunks.splice(number + 1, 0, upper);
       if (place <= chunk.length) chunk.splice(place, 0, key);
       else upper.splice(place - chunk.length, 0, key);
     }
+  }
+
+  /** Ascending inserts, as of a restore, need no search and fill whole chunks. */
+  private append(key: string): boolean {
+    const last = this.chunks[this.chunks.length - 1]!;
+    if (last.length === 0) return false;
+    if (this.comparison(key)(last[last.length - 1]!, key) >= 0) return false;
+    if (last.length < MAX_CHUNK) last.push(key);
+    else this.chunks.push([key]);
+    return true;
   }
 
   /** Removes a key that is in the set. */

@@ -2,8 +2,12 @@
  * One walk over what `snapshot()` of a machine yields, the same on the main thread and in a worker: in
  * pieces of bounded size and time, copied out at once, because a machine may yield a view of its state.
  */
+import type { Scheduler } from '../base/scheduler.js';
 import { machineThrew } from './machine-fault.js';
 import type { AnyStateMachine } from './state-machine.js';
+
+/** Applies wait that long for a piece. */
+const SLICE_MS = 1;
 
 type Step = IteratorResult<Uint8Array, unknown>;
 
@@ -32,15 +36,16 @@ export class SnapshotCursor {
   }
 
   /**
-   * Fills `into`, or a part of it when `timeIsUp` between two chunks of the machine. Returns the bytes;
-   * undefined behind the end.
+   * Fills `into`, or a part of it when a slice of time is over between two chunks of the machine. Returns
+   * the bytes; undefined behind the end.
    * @throws KeelsonError STATE_MACHINE_FAILED
    */
-  async next(into: Uint8Array, timeIsUp: () => boolean): Promise<number | undefined> {
+  async next(into: Uint8Array, clock: Pick<Scheduler, 'now'>): Promise<number | undefined> {
+    const untilMs = clock.now() + SLICE_MS;
     let filled = 0;
     while (filled < into.length) {
       if (this.rest.length === 0) {
-        if (filled > 0 && timeIsUp()) break;
+        if (filled > 0 && clock.now() >= untilMs) break;
         if (!(await this.advance())) break;
       }
       const piece = this.rest.subarray(0, into.length - filled);

@@ -28,8 +28,6 @@ export interface WorkerLimits {
   readonly maxApplyBytes: number;
   /** Apply tasks that are given to the worker at a time. */
   readonly maxQueuedApplies: number;
-  /** Time after which a piece of a snapshot ends, ms: applies wait for it. */
-  readonly applySliceMs: number;
   readonly workerStartTimeoutMs: number;
 }
 
@@ -150,11 +148,10 @@ export class WorkerHost implements MachineHost {
       this.goOn();
       throw error;
     }
-    const { applySliceMs: sliceMs } = this.options.limits;
     return {
       lastIndex,
       next: async (into) =>
-        (await this.run({ type: 'nextOfSnapshot', into, sliceMs })) as number | undefined,
+        (await this.run({ type: 'nextOfSnapshot', into })) as number | undefined,
       end: async () => {
         this.goOn();
         if (this.failure === undefined && this.closing === undefined) {

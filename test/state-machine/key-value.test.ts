@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { Random } from '../../dist/engine/random.js';
 import {
   type KeyValueCommand,
   KeyValueMachine,
@@ -7,13 +8,18 @@ import {
   type KeyValueResponse,
   keyValueModule,
 } from '../../dist/state-machine/key-value.js';
+import type { KeyValueView } from '../../dist/state-machine/key-value-view.js';
 import { commandLease, mainThreadHost, RecordedEvents, workerHost } from './support/host.js';
 
 const bytes = (text: string) => new Uint8Array(Buffer.from(text));
 
-function machineWith(): { machine: KeyValueMachine; run(command: unknown): KeyValueResponse } {
+/** `lastIndex`: of the entries before the first that `run` applies. */
+function machineWith(lastIndex = 0): {
+  machine: KeyValueMachine;
+  run(command: unknown): KeyValueResponse;
+} {
   const machine = new KeyValueMachine();
-  let index = 0;
+  let index = lastIndex;
   return {
     machine,
     run(command) {
@@ -22,6 +28,13 @@ function machineWith(): { machine: KeyValueMachine; run(command: unknown): KeyVa
       return machine.apply([entry])[0]!;
     },
   };
+}
+
+const copyOf = (chunk: Uint8Array): Uint8Array => new Uint8Array(chunk);
+
+/** A chunk ends with the next step. */
+function chunksOf(snapshot: Iterable<Uint8Array>): Uint8Array[] {
+  return Array.from(snapshot, copyOf);
 }
 
 async function* cut(chunks: Iterable<Uint8Array>, size: number): AsyncGenerator<Uint8Array> {
@@ -208,7 +221,7 @@ describe('snapshot', () => {
     'restores equal state from pieces of %d bytes',
     async (size) => {
       const machine = filled();
-      const chunks = [...machine.snapshot()];
+      const chunks = chunksOf(machine.snapshot());
       expect(chunks.length).toBeGreaterThan(1);
       const copy = new KeyValueMachine();
       copy.apply([
@@ -226,6 +239,100 @@ describe('snapshot', () => {
     },
   );
 
+  test.each(Array.from({ length: 40 }, (_, i) => i + 1))(
+    'holds the state at its first step, whatever is written between two steps (seed %d)',
+    async (seed) => {
+      const random = new Random(seed);
+      const { machine, run } = machineWith();
+      const write = (): void => {
+        const key = `${random.below(2) === 0 ? 'key' : 'ключ-😀'}-${random.below(500)}`;
+        if (random.below(3) === 0) run({ op: 'delete', key });
+        else run({ op: 'put', key, value: bytes(`${random.below(1_000_000)}`.repeat(400)) });
+      };
+      const writes = (count: number): void => {
+        for (let left = count; left > 0; left--) write();
+      };
+      writes(200 + random.below(1_500));
+      const before = machine.digest();
+      const first = machine.snapshot();
+      const firstChunks = [copyOf(first.next().value!)];
+      writes(random.below(60));
+      // Another one that begins a little later, and goes on beside it.
+      const beforeSecond = machine.digest();
+      const second = machine.snapshot();
+      const secondChunks = [copyOf(second.next().value!)];
+      for (const chunk of first) {
+        firstChunks.push(copyOf(chunk));
+        writes(random.below(60));
+        const step = second.next();
+        if (step.done !== true) secondChunks.push(copyOf(step.value));
+      }
+      expect(firstChunks.length).toBeGreaterThan(2);
+      const copy = new KeyValueMachine();
+      await copy.restore(cut(firstChunks, 10_000));
+      expect(copy.digest()).toBe(before);
+      await copy.restore(cut([...secondChunks, ...chunksOf(second)], 10_000));
+      expect(copy.digest()).toBe(beforeSecond);
+    },
+  );
+
+  test('that is given up is forgotten', () => {
+    const { machine, run } = machineWith();
+    for (let key = 0; key < 2_000; key++)
+      run({ op: 'put', key: `${key}`, value: bytes('v'.repeat(100)) });
+    const snapshot = machine.snapshot();
+    snapshot.next();
+    snapshot.return();
+    expect(Reflect.get(machine, 'views')).toEqual([]);
+  });
+
+  test('keeps nothing of what it has passed, whatever is written there', () => {
+    const { machine, run } = machineWith();
+    for (let key = 1_000; key < 3_000; key++) {
+      run({ op: 'put', key: `${key}`, value: bytes('v'.repeat(100)) });
+    }
+    const snapshot = machine.snapshot();
+    snapshot.next();
+    for (let key = 1_000; key < 1_100; key++) run({ op: 'put', key: `${key}`, value: bytes('') });
+    for (let key = 1_100; key < 1_200; key++) run({ op: 'delete', key: `${key}` });
+    const [view] = Reflect.get(machine, 'views') as KeyValueView[];
+    expect((Reflect.get(view!, 'old') as Map<string, unknown>).size).toBe(0);
+    run({ op: 'delete', key: '2999' });
+    expect((Reflect.get(view!, 'old') as Map<string, unknown>).size).toBe(1);
+  });
+
+  test('of a machine that was restored holds what was restored, whatever is written', async () => {
+    const { machine, run } = machineWith();
+    for (let key = 0; key < 2_000; key++)
+      run({ op: 'put', key: `${key}`, value: bytes('v'.repeat(100)) });
+    const copy = machineWith(2_000);
+    await copy.machine.restore(cut(chunksOf(machine.snapshot()), 5_000));
+    const before = copy.machine.digest();
+    const chunks: Uint8Array[] = [];
+    for (const chunk of copy.machine.snapshot()) {
+      chunks.push(copyOf(chunk));
+      for (let key = 0; key < 2_000; key += 7)
+        copy.run({ op: 'put', key: `${key}`, value: bytes('new') });
+    }
+    await machine.restore(cut(chunks, 5_000));
+    expect(machine.digest()).toBe(before);
+  });
+
+  test('holds values of any size, and the longest keys', async () => {
+    const { machine, run } = machineWith();
+    for (const size of [0, 1, 65_519, 65_520, 65_536, 65_537, 300_000]) {
+      run({
+        op: 'put',
+        key: '字'.repeat(4_090) + size,
+        value: new Uint8Array(size).fill(size & 0xff),
+      });
+    }
+    const copy = new KeyValueMachine();
+    await copy.restore(cut(chunksOf(machine.snapshot()), 50_000));
+    expect(copy.digest()).toBe(machine.digest());
+    expect(copy.range({})).toEqual(machine.range({}));
+  });
+
   test('the digest tells states apart', () => {
     const one = machineWith();
     const other = machineWith();
@@ -236,7 +343,7 @@ describe('snapshot', () => {
   });
 
   test('a snapshot that is cut off or goes on too long is refused and changes nothing', async () => {
-    const whole = Buffer.concat([...filled().snapshot()]);
+    const whole = Buffer.concat(chunksOf(filled().snapshot()));
     const { machine, run } = machineWith();
     run({ op: 'put', key: 'a', value: bytes('1') });
     const before = machine.digest();
