@@ -34,6 +34,7 @@ const CASES: readonly (readonly [name: string, body: Body])[] = [
   ['restores a snapshot whatever it held before', replacesState],
   ['restores a snapshot whatever chunks it comes in', restoresAnyChunks],
   ['restores the snapshot of an empty state', restoresEmpty],
+  ['gives the state of the call in a snapshot that applies go on beside', isConcurrent],
   ['refuses to be restored from a source that fails', refusesBrokenSource],
   ['answers a bad command, and does not change', bearsBadCommands],
   ['has one version, a whole number from 1', hasVersion],
@@ -198,6 +199,22 @@ async function restoresEmpty(fixture: AnyFixture, open: () => Promise<AnyMachine
   applyTo(target, plan(fixture));
   await target.restore(inChunks(await snapshotOf(source), 64 * 1024));
   same(await stateOf(target, fixture), await stateOf(source, fixture), 'states');
+}
+
+/** Of a machine that says so; for others applies wait. */
+async function isConcurrent(fixture: AnyFixture, open: () => Promise<AnyMachine>): Promise<void> {
+  const [source, target] = [await open(), await open()];
+  if (source.concurrentSnapshot !== true) return;
+  applyTo(source, plan(fixture));
+  const expected = await stateOf(source, fixture);
+  const more = plan(fixture, SEED + 3, false, ENTRIES + 1);
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of source.snapshot()) {
+    chunks.push(Uint8Array.from(chunk));
+    applyTo(source, more.splice(0, 5));
+  }
+  await target.restore(inChunks(chunks, 64 * 1024));
+  same(await stateOf(target, fixture), expected, 'states');
 }
 
 async function refusesBrokenSource(

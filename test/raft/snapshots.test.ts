@@ -118,6 +118,24 @@ describe('a damaged snapshot', () => {
   });
 });
 
+describe('a snapshot that ends before the log begins', () => {
+  it('is no help when the later ones are damaged', async () => {
+    const node = await start(() => new KeyValueMachine(), { keep: 1 });
+    await fill(node, 0, 100);
+    await node.snapshot();
+    const [early] = files();
+    const bytes = readFileSync(early!);
+    await fill(node, 100, 100);
+    await node.snapshot();
+    await cluster.stop(1);
+    for (const file of files()) damage(file);
+    writeFileSync(early!, bytes);
+    const error = await refusal(cluster.open(1));
+    expect(error.code).toBe('KEELSON_STORAGE_CORRUPT');
+    expect(error.message).toContain(`${early} (ends before the log begins)`);
+  });
+});
+
 describe('a snapshot of another version of the machine', () => {
   const newer = (): KeyValueMachine => Object.assign(new KeyValueMachine(), { version: 2 });
 

@@ -89,6 +89,18 @@ describe('the bank of the guide', () => {
 
 const BROKEN: readonly (readonly [fault: string, failing: string, create: () => Tally])[] = [
   [
+    'shows in a snapshot what was applied after its call',
+    'gives the state of the call in a snapshot',
+    () =>
+      new (class extends Tally {
+        readonly concurrentSnapshot = true;
+        override *snapshot(): Iterable<Uint8Array> {
+          yield bytesOf(this.state).subarray(0, 0);
+          yield bytesOf(this.state);
+        }
+      })(),
+  ],
+  [
     'loses a response',
     'gives one response',
     () =>

@@ -1,0 +1,116 @@
+import { expect, it } from 'vitest';
+import { type Logger, silentLogger } from '../../dist/base/logger.js';
+import { SystemScheduler } from '../../dist/base/system-scheduler.js';
+import { restoreMachine, type StartingPoint } from '../../dist/restore-machine.js';
+import { encodeMembership } from '../../dist/runtime/membership-codec.js';
+import type { MachineHost } from '../../dist/state-machine/machine-host.js';
+import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import type { SnapshotStore } from '../../dist/storage/snapshot-store.js';
+import { headerAt, openSnapshots, patternOf } from '../storage/snapshot-support.js';
+
+const scheduler = new SystemScheduler();
+const MEMBERSHIP = { configs: [[1]], learners: [], addresses: { 1: 'a:1' } };
+
+/** A host that notes the bytes of each restore that came to its end. */
+function hostOf(version = 7): { host: MachineHost; restored: { bytes: number; index: number }[] } {
+  const restored: { bytes: number; index: number }[] = [];
+  const host = {
+    version,
+    async restore(chunks: AsyncIterable<Uint8Array>, index: number): Promise<void> {
+      let bytes = 0;
+      for await (const chunk of chunks) bytes += chunk.length;
+      restored.push({ bytes, index });
+    },
+  } as unknown as MachineHost;
+  return { host, restored };
+}
+
+async function snapshotsAt(
+  disk: MemoryDisk,
+  ...indexes: readonly number[]
+): Promise<SnapshotStore> {
+  const store = await openSnapshots(disk, { keep: 3 });
+  for (const index of indexes) {
+    const membership = encodeMembership(MEMBERSHIP);
+    const writer = await store.create({ ...headerAt(index), membership });
+    await writer.append(patternOf(300));
+    await writer.publish();
+  }
+  return store;
+}
+
+const logTo = (lastIndex: number, purged = 0) => ({
+  vote: { term: 3, nodeId: 1, committed: true },
+  purged: { term: purged === 0 ? 0 : 3, index: purged },
+  termRuns: [{ firstIndex: purged + 1, term: 3 }],
+  lastIndex,
+  committed: lastIndex,
+  memberships: [],
+});
+
+function start(
+  snapshots: SnapshotStore,
+  host: MachineHost,
+  log: ReturnType<typeof logTo>,
+  applied = 0,
+  logger: Logger = silentLogger,
+): Promise<StartingPoint> {
+  return restoreMachine({ snapshots, machine: host, scheduler, logger }, log, applied);
+}
+
+it('takes the newest snapshot, its membership and its time', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20);
+  const { host, restored } = hostOf();
+  const found = await start(snapshots, host, logTo(25));
+  expect(restored).toEqual([{ bytes: 300, index: 20 }]);
+  expect(found).toMatchObject({ applied: 20, time: headerAt(20).time });
+  expect(found.recovered.snapshot).toEqual({
+    lastIncluded: { term: 3, index: 20 },
+    membership: { index: 1, membership: MEMBERSHIP },
+  });
+});
+
+it('passes over one that turns out to be damaged while it is read', async () => {
+  const disk = new MemoryDisk();
+  const snapshots = await snapshotsAt(disk, 10, 20);
+  const flip = (bytes: Uint8Array): void => {
+    bytes[0]! ^= 1;
+  };
+  disk.damage(snapshots.newest!.file, 400, flip);
+  const { host, restored } = hostOf();
+  const found = await start(snapshots, host, logTo(25));
+  expect(restored).toEqual([{ bytes: 300, index: 10 }]);
+  expect(found.applied).toBe(10);
+});
+
+it('restores nothing into a machine that is ahead by itself', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20);
+  const { host, restored } = hostOf();
+  const found = await start(snapshots, host, logTo(25), 22);
+  expect(restored).toEqual([]);
+  expect(found.applied).toBe(22);
+  expect(found.recovered.snapshot?.lastIncluded.index).toBe(20);
+});
+
+it('refuses a machine that has seen more than log and snapshots hold', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 30);
+  const { host } = hostOf();
+  const corrupt = expect.objectContaining({ code: 'KEELSON_STORAGE_CORRUPT' });
+  await expect(start(snapshots, host, logTo(25), 31)).rejects.toEqual(corrupt);
+  expect((await start(snapshots, host, logTo(25), 30)).applied).toBe(30);
+});
+
+it('removes snapshots from which no log leads on', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20, 30);
+  const { host } = hostOf();
+  await start(snapshots, host, logTo(35, 20));
+  expect(snapshots.snapshots.map(({ lastIncluded }) => lastIncluded.index)).toEqual([30, 20]);
+});
+
+it('lets the machine fail by itself, and tries no other snapshot then', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20);
+  const bug = new Error('a bug of the machine');
+  const host = { version: 7, restore: () => Promise.reject(bug) } as unknown as MachineHost;
+  await expect(start(snapshots, host, logTo(25))).rejects.toBe(bug);
+  expect(snapshots.snapshots).toHaveLength(2);
+});
