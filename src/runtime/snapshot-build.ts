@@ -42,19 +42,21 @@ export class SnapshotBuild {
     const begun = machine.snapshot();
     let created: Promise<SnapshotWriter> | undefined;
     try {
-      const source = await this.orGivenUp(begun);
-      const header = describe(source.lastIndex);
-      if (header === undefined) return undefined;
-      created = snapshots.create(header);
-      await this.copy(source, await this.orGivenUp(created));
+      try {
+        const source = await this.orGivenUp(begun);
+        const header = describe(source.lastIndex);
+        if (header === undefined) return undefined;
+        created = snapshots.create(header);
+        await this.copy(source, await this.orGivenUp(created));
+      } finally {
+        // Before the file is synced: applies may be waiting for it.
+        begun.then((source) => source.end().catch(this.parts.onLeftover), toldByRun);
+      }
+      return await (await created).publish();
     } catch (error) {
       created?.then((writer) => writer.abort().catch(this.parts.onLeftover), toldByRun);
       throw error;
-    } finally {
-      // Before the file is synced: applies may be waiting for it.
-      begun.then((source) => source.end().catch(this.parts.onLeftover), toldByRun);
     }
-    return (await created).publish();
   }
 
   private async copy(source: MachineSnapshot, writer: SnapshotWriter): Promise<void> {

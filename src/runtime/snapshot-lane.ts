@@ -14,8 +14,9 @@ import { SnapshotBuild } from './snapshot-build.js';
 /**
  * When a snapshot is built, and the `BuildSnapshot` commands of the engine. One is due when so many
  * entries, or bytes of them, were applied since the last one, and when somebody asks for one. One is
- * built at a time. A build that fails costs nothing but itself: the log stays, and it is tried again when
- * a tenth as much was applied.
+ * built at a time, and one that is due waits until the last one is a second ago, and four times as long as
+ * that took: however fast entries come, most of the time belongs to them. A build that fails costs nothing
+ * but itself: the log stays, and it is tried again when a tenth as much was applied.
  */
 export interface SnapshotLaneParts {
   readonly group: number;
@@ -53,6 +54,8 @@ interface Waiter {
 
 const MAX_WAITERS = 64;
 const RETRY_SHARE = 1 / 10;
+const LEAST_REST_MS = 1_000;
+const REST_SHARE = 4;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class SnapshotLane {
@@ -63,7 +66,11 @@ export class SnapshotLane {
   private build: SnapshotBuild | undefined;
   /** Nobody but callers wants the present build. */
   private onlyForCallers = false;
+  /** The present build was given up, because nobody waited for it any more. */
+  private abandoned = false;
   private timer: Timer | undefined;
+  /** After a build: what is due waits. */
+  private rest: Timer | undefined;
   private dueIndex: LogIndex = NEVER;
   private dueBytes = NEVER;
   private stopped: KeelsonError | undefined;
@@ -78,10 +85,11 @@ export class SnapshotLane {
   /** Everything up to `index` is applied. */
   applied(index: LogIndex): void {
     if (index < this.dueIndex && this.parts.appliedBytes() < this.dueBytes) return;
-    this.dueIndex = NEVER;
-    this.dueBytes = NEVER;
-    this.onlyForCallers = false;
-    if (!this.engine.snapshots.build()) this.arm(index, this.parts.appliedBytes(), 1);
+    if (this.build !== undefined) this.onlyForCallers = false;
+    else if (this.rest === undefined) {
+      this.onlyForCallers = false;
+      this.engine.snapshots.build();
+    }
   }
 
   /** Resolves with a snapshot that holds all that is applied now. See `Raft.snapshot`. */
@@ -139,6 +147,7 @@ export class SnapshotLane {
       },
     });
     this.build = build;
+    this.abandoned = false;
     this.timer = scheduler.setTimer(buildTimeoutMs, () =>
       build.giveUp(
         new KeelsonError('KEELSON_TIMEOUT', `the snapshot took longer than ${buildTimeoutMs} ms`),
@@ -154,15 +163,16 @@ export class SnapshotLane {
             'a snapshot was built',
           );
         }
-        this.ended(() => this.built(info, bytesBefore));
+        this.ended(startedMs, () => this.built(info, bytesBefore));
       },
-      (error: unknown) => this.ended(() => this.failed(error)),
+      (error: unknown) => this.ended(startedMs, () => this.failed(error)),
     );
   }
 
   stop(reason: KeelsonError): void {
     this.stopped = reason;
     this.timer?.cancel();
+    this.rest?.cancel();
     this.build?.giveUp(reason);
     this.rejectAll(reason);
   }
@@ -184,10 +194,11 @@ export class SnapshotLane {
     };
   }
 
-  private ended(tell: () => void): void {
+  private ended(startedMs: number, tell: () => void): void {
     this.build = undefined;
     this.timer?.cancel();
     if (this.stopped !== undefined) return;
+    this.restAfter(this.parts.scheduler.now() - startedMs);
     try {
       tell();
     } catch (error) {
@@ -213,18 +224,27 @@ export class SnapshotLane {
   private failed(error: unknown): void {
     const { engine, parts } = this;
     engine.snapshots.buildFailed();
-    const abandoned = this.onlyForCallers && this.waiters.size === 0;
     if (!(error instanceof KeelsonError)) throw error;
-    if (!abandoned) {
+    if (!this.abandoned) {
       const { code, message } = error;
       parts.logger.error(
         { event: 'snapshot.failed', code, reason: message },
         'a snapshot could not be built; the log is kept',
       );
+      this.rejectAll(error);
+      this.arm(engine.appliedIndex, parts.appliedBytes(), RETRY_SHARE);
     }
-    this.rejectAll(error);
-    if (!abandoned) this.arm(engine.appliedIndex, parts.appliedBytes(), RETRY_SHARE);
     this.next();
+  }
+
+  private restAfter(tookMs: number): void {
+    const { scheduler } = this.parts;
+    this.rest?.cancel();
+    this.rest = scheduler.setTimer(Math.max(LEAST_REST_MS, tookMs * REST_SHARE), () => {
+      this.rest = undefined;
+      this.applied(this.engine.appliedIndex);
+      this.parts.progress();
+    });
   }
 
   /** What was applied, or asked for, during the last build. */
@@ -257,6 +277,7 @@ export class SnapshotLane {
   private leave(waiter: Waiter): void {
     this.waiters.delete(waiter);
     if (this.waiters.size > 0 || !this.onlyForCallers) return;
+    this.abandoned = true;
     this.build?.giveUp(
       new KeelsonError('KEELSON_ABORTED', 'nobody waits for the snapshot any more'),
     );

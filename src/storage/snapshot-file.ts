@@ -28,7 +28,7 @@ export class SnapshotFileWriter {
   private chunks = 0;
   private payloadBytes = 0;
 
-  /** Makes the file; it must not exist. */
+  /** Makes the file, which must not exist; when it cannot be begun, it is not left there. */
   constructor(
     heap: SharedHeap,
     disk: Disk,
@@ -36,12 +36,18 @@ export class SnapshotFileWriter {
     header: SnapshotHeader,
     chunkBytes: number,
   ) {
-    this.buffer = new SnapshotBuffer(heap, chunkBytes);
     this.file = disk.open(path, { access: 'write', create: true });
-    const bytes = this.buffer.writeHeader(header);
-    this.previous = this.buffer.headerChecksum();
-    this.file.write(bytes, 0);
-    this.position = bytes.length;
+    this.buffer = new SnapshotBuffer(heap, chunkBytes);
+    try {
+      const bytes = this.buffer.writeHeader(header);
+      this.previous = this.buffer.headerChecksum();
+      this.file.write(bytes, 0);
+      this.position = bytes.length;
+    } catch (error) {
+      this.close();
+      disk.remove(path);
+      throw error;
+    }
   }
 
   append(bytes: Uint8Array): void {

@@ -95,11 +95,13 @@ describe.concurrent('a snapshot that is asked for', () => {
     const call = node.snapshot({ signal: abort.signal });
     await until(() => ledgers.ledger().snapshots === 1);
     abort.abort();
+    // It comes while the first one ends.
+    const next = node.snapshot();
     expect(await codeOf(call)).toBe('KEELSON_ABORTED');
     open();
-    await until(() => ledgers.ledger().snapshotsGivenUp === 1);
+    expect((await next).logId.index).toBe(index);
+    expect(ledgers.ledger()).toMatchObject({ snapshots: 2, snapshotsGivenUp: 1 });
     expect(ledgers.logged('snapshot.failed')).toEqual([]);
-    expect((await node.snapshot()).logId.index).toBe(index);
   });
 
   it('goes on for the others when one call is given up', async () => {
@@ -210,6 +212,35 @@ describe.concurrent('a snapshot that is due', () => {
     expect(ledgers.ledger().snapshots).toBe(1);
     await writeMany(node, 10);
     await node.waitFor(({ snapshotIndex }) => snapshotIndex >= 120);
+  });
+
+  it('rests before the next one, however fast entries come', async () => {
+    await using ledgers = await LedgerCluster.start({ everyEntries: 100 });
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 110);
+    await node.waitFor(({ snapshotIndex }) => snapshotIndex >= 100);
+    const first = node.status().snapshotIndex;
+    for (let count = 0; count < 10; count++) await writeMany(node, 100);
+    expect(node.status().snapshotIndex).toBe(first);
+    // It comes although nothing else is applied.
+    await node.waitFor(({ snapshotIndex }) => snapshotIndex >= 1_100);
+    expect(ledgers.ledger().snapshots).toBe(2);
+  });
+
+  it('fails alone on a disk that is full or fails, leaves nothing there, and is built later', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 20);
+    const disk = ledgers.cluster.disks.get(1)!;
+    disk.capacityBytes = 0;
+    expect(await codeOf(node.snapshot())).toBe('KEELSON_STORAGE_FULL');
+    const index = await writeMany(node, 1);
+    await until(() => disk.list('/node/snapshots/group-0').length === 0);
+    disk.capacityBytes = 1_000_000;
+    disk.fail({ operation: 'dataSync', nth: 1, code: 'EIO' });
+    expect(await codeOf(node.snapshot())).toBe('KEELSON_STORAGE_FAILED');
+    await until(() => disk.list('/node/snapshots/group-0').length === 0);
+    expect((await node.snapshot()).logId.index).toBe(index);
   });
 
   it('is not given up with a call that waited for it', async () => {
