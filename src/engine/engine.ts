@@ -11,6 +11,7 @@ import {
 } from './election.js';
 import {
   answerHeartbeat,
+  answerSnapshot,
   appendFromLeader,
   commitFromHeartbeat,
   installFromLeader,
@@ -225,6 +226,16 @@ export class Engine {
     }
     this.follow(from, request.term);
     return wantsSnapshot(state, from, request);
+  }
+
+  /** All bytes before `offset` are in the file, of the one that `handleSnapshot` wanted. */
+  snapshotProgressed(from: NodeId, request: SnapshotRequest, offset: number): void {
+    answerSnapshot(this.state, from, request, 'receiving', offset);
+  }
+
+  /** It could not be taken. */
+  snapshotRefused(from: NodeId, request: SnapshotRequest): void {
+    answerSnapshot(this.state, from, request, 'failed', 0);
   }
 
   /** All of the snapshot is verified and durable, as `snapshot` says. */

@@ -68,6 +68,18 @@ export function rejectOldSnapshot(state: NodeState, from: NodeId, request: Snaps
   state.replyAfterVote(from, snapshotResponse(state, request.session, 'failed', 0));
 }
 
+/** How far the file has come, or that it cannot be taken. Of a leader that is deposed nobody is told. */
+export function answerSnapshot(
+  state: NodeState,
+  from: NodeId,
+  { term, session }: SnapshotRequest,
+  result: 'receiving' | 'failed',
+  offset: number,
+): void {
+  if (term !== state.term) return;
+  state.replyAfterVote(from, { ...snapshotResponse(state, session, result, 0), offset });
+}
+
 function answerInstalled(state: NodeState, from: NodeId, session: number, index: LogIndex): void {
   state.replyAfterLog(from, snapshotResponse(state, session, 'installed', index));
 }
@@ -75,7 +87,7 @@ function answerInstalled(state: NodeState, from: NodeId, session: number, index:
 function snapshotResponse(
   state: NodeState,
   session: number,
-  result: 'installed' | 'failed',
+  result: SnapshotResponse['state'],
   matchIndex: LogIndex,
 ): SnapshotResponse {
   const { term } = state;

@@ -148,6 +148,12 @@ export class Leadership {
     progress.paused = true;
   }
 
+  sendsInstead(target: NodeId, session: number, lastIncluded: LogIndex): boolean {
+    if (!this.sendsSnapshot(target, session)) return false;
+    this.progress[this.state.quorum.slotOf(target)]!.sendSnapshot(session, lastIncluded);
+    return true;
+  }
+
   sendsSnapshot(target: NodeId, session: number): boolean {
     const progress = this.progress[this.state.quorum.slotOf(target)];
     return progress?.state === 'snapshot' && progress.session === session;

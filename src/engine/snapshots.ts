@@ -73,6 +73,15 @@ export class Snapshots {
     this.state.restoredUpTo(index);
   }
 
+  /**
+   * A SendSnapshot is answered with another snapshot than it names: one that the follower has a part of,
+   * or an older one because that one is damaged. False when the log behind it is purged.
+   */
+  sendsInstead(target: NodeId, session: number, lastIncluded: LogIndex): boolean {
+    if (lastIncluded < this.state.log.purged.index) return false;
+    return this.leadership()?.sendsInstead(target, session, lastIncluded) ?? false;
+  }
+
   /** A SendSnapshot came to nothing. */
   sendFailed(target: NodeId, session: number): void {
     this.leadership()?.snapshotSendFailed(target, session);

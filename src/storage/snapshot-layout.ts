@@ -62,3 +62,5 @@ export const SNAPSHOT_FOOTER = {
 /** Largest payload of a chunk, written or read. */
 export const MAX_SNAPSHOT_CHUNK_BYTES: number = 1024 * 1024;
 export const MAX_SNAPSHOT_MEMBERSHIP_BYTES: number = 256 * 1024;
+/** Header and footer, and nothing between them. */
+export const MIN_SNAPSHOT_FILE_BYTES: number = SNAPSHOT_HEADER.bytes + SNAPSHOT_FOOTER.bytes;

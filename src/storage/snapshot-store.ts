@@ -12,6 +12,7 @@ import type { Logger } from '../base/logger.js';
 import type { SnapshotDamage } from './snapshot-directory.js';
 import type { SnapshotExecutor } from './snapshot-executor.js';
 import { damagedSnapshot, type SnapshotHeader, type SnapshotInfo } from './snapshot-format.js';
+import type { AnnouncedSnapshot } from './snapshot-tasks.js';
 
 export interface SnapshotStoreOptions {
   /** See `snapshotDirectory`. */
@@ -132,8 +133,9 @@ export class SnapshotStore {
    * Begins to receive a snapshot, or goes on with it: a transfer that broke off resumes where it ended.
    * Another one that was under way is given up.
    */
-  async receive(id: string, totalBytes: number): Promise<SnapshotReceiver> {
+  async receive(announced: AnnouncedSnapshot): Promise<SnapshotReceiver> {
     const { partial } = this;
+    const { id, totalBytes } = announced;
     if (partial?.id === id && partial.totalBytes === totalBytes) return partial;
     await this.dropPartial();
     const { directory, group } = this.options;
@@ -145,7 +147,7 @@ export class SnapshotStore {
         await this.dropPartial();
       }
     });
-    await this.executor.run({ type: 'receive', handle, directory, group, id });
+    await this.executor.run({ type: 'receive', handle, directory, group, announced });
     this.partial = receiver;
     return receiver;
   }

@@ -4,6 +4,7 @@
  */
 import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
+import type { LogId } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk, DiskFile } from './disk.js';
 import {
@@ -54,7 +55,15 @@ export interface ReceiveTask {
   readonly handle: number;
   readonly directory: string;
   readonly group: number;
+  readonly announced: AnnouncedSnapshot;
+}
+
+/** What another node says of the file that it sends; the file itself must say the same. */
+export interface AnnouncedSnapshot {
   readonly id: string;
+  readonly lastIncluded: LogId;
+  /** Of the whole file. */
+  readonly totalBytes: number;
 }
 
 export interface ReceiveAtTask {
@@ -101,7 +110,7 @@ interface Receiving {
   readonly kind: 'receive';
   readonly file: DiskFile;
   readonly group: number;
-  readonly id: string;
+  readonly announced: AnnouncedSnapshot;
   readonly directory: string;
   readonly temporary: string;
   unsynced: number;
@@ -188,11 +197,11 @@ export class SnapshotTaskRunner {
     this.open.set(handle, { kind: 'build', writer, header, directory, temporary });
   }
 
-  private receive({ handle, directory, group, id }: ReceiveTask): void {
-    const temporary = temporaryPath(directory, 'receive', id);
+  private receive({ handle, directory, group, announced }: ReceiveTask): void {
+    const temporary = temporaryPath(directory, 'receive', announced.id);
     const file = this.disk.open(temporary, { access: 'write', create: true });
     const kind = 'receive';
-    this.open.set(handle, { kind, file, group, id, directory, temporary, unsynced: 0 });
+    this.open.set(handle, { kind, file, group, announced, directory, temporary, unsynced: 0 });
   }
 
   private receiveAt({ handle, offset, bytes }: ReceiveAtTask): void {
@@ -212,10 +221,10 @@ export class SnapshotTaskRunner {
       this.open.delete(handle);
       return publishSnapshot(disk, open.directory, open.temporary, open.header, bytes);
     }
-    const { file, group, id, directory, temporary } = this.expect(handle, 'receive');
+    const { file, group, announced, directory, temporary } = this.expect(handle, 'receive');
     file.dataSync();
     const info = readSnapshotFile(heap, disk, temporary, group, true);
-    if (info.id !== id) throw damagedSnapshot(temporary, 0, `it has the id ${info.id}, not ${id}`);
+    checkAnnounced(info, announced, temporary);
     file.close();
     this.open.delete(handle);
     return publishSnapshot(disk, directory, temporary, info, info.bytes);
@@ -242,6 +251,18 @@ export class SnapshotTaskRunner {
     const open = this.open.get(handle);
     invariant(open?.kind === kind, 'the handle names a file of this kind');
     return open as Extract<Open, { kind: K }>;
+  }
+}
+
+/** One that says of itself what nobody announced must never become the newest here. */
+function checkAnnounced(info: SnapshotInfo, announced: AnnouncedSnapshot, file: string): void {
+  const { id, lastIncluded } = announced;
+  if (info.id !== id) throw damagedSnapshot(file, 0, `it has the id ${info.id}, not ${id}`);
+  const { term, index } = info.lastIncluded;
+  if (term !== lastIncluded.term || index !== lastIncluded.index) {
+    const found = `it ends with index ${index} of term ${term}`;
+    const finding = `${found}, not with ${lastIncluded.index} of term ${lastIncluded.term}`;
+    throw damagedSnapshot(file, 0, finding);
   }
 }
 

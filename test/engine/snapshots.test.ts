@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { SnapshotRequest } from '../../dist/engine/messages.js';
 import type { SnapshotMeta } from '../../dist/engine/types.js';
 import { membershipOf, TestCluster } from './support/cluster.js';
 import type { TestEntry, TestNode, TestSnapshot } from './support/node.js';
@@ -36,6 +37,11 @@ function offer(single: Single, term: number, snapshot: TestSnapshot, session = 7
     },
     snapshot,
   });
+}
+
+function requestFor({ lastIncluded }: TestSnapshot, term: number): SnapshotRequest {
+  const place = { snapshotId: 'a', totalBytes: 100, offset: 0 };
+  return { type: 'SnapshotRequest', term, session: 7, lastIncluded, ...place };
 }
 
 /** A leader of three that has purged its log up to a snapshot, and node 3, which was away. */
@@ -188,6 +194,34 @@ describe('installing', () => {
     offer(single, 4, snapshotOf([1, 2, 3]));
     expect(single.node.arrived).toEqual([]);
     expect(single.messages('SnapshotResponse')).toMatchObject([{ state: 'failed', term: 5 }]);
+  });
+
+  it('tells how far it has come when the vote for the leader is durable, and not before', () => {
+    const single = new Single({ terms: [1] });
+    const request = requestFor(snapshotOf([1, 2, 3]), 3);
+    single.node.tell((engine) => {
+      expect(engine.handleSnapshot(2, request)).toBe(true);
+      engine.snapshotProgressed(2, request, 40);
+    });
+    expect(single.messages('SnapshotResponse')).toEqual([]);
+    single.node.flush();
+    expect(single.messages('SnapshotResponse')).toMatchObject([
+      { state: 'receiving', offset: 40, session: 7, term: 3 },
+    ]);
+  });
+
+  it('tells a leader that was deposed meanwhile neither how far it has come nor that it failed', () => {
+    const single = new Single({ terms: [1] });
+    const request = requestFor(snapshotOf([1, 2, 3]), 3);
+    single.node.tell((engine) => engine.handleSnapshot(2, request));
+    single.append(3, { term: 4, prev: [1, 1], terms: [4] });
+    single.node.flush();
+    single.clear();
+    single.node.tell((engine) => {
+      engine.snapshotProgressed(2, request, 40);
+      engine.snapshotRefused(2, request);
+    });
+    expect(single.messages('SnapshotResponse')).toEqual([]);
   });
 
   it('goes on after the leader that sent it was deposed, but answers nobody', () => {
@@ -440,6 +474,24 @@ describe('sending', () => {
     cluster.heal();
     cluster.run(3_000);
     expect(leader.engine.purgedIndex).toBeGreaterThan(pinned);
+  });
+
+  it('of an older one than it was asked for keeps the log behind that one', () => {
+    const { cluster, leader, away } = leftBehind();
+    cluster.carries = (packet) => !('offer' in packet);
+    cluster.run(3_000);
+    const { session, lastIncluded } = leader.sending.get(3)!;
+    const { purgedIndex } = leader.engine;
+    expect(purgedIndex).toBeLessThan(lastIncluded.index);
+    leader.tell(({ snapshots }) => {
+      expect(snapshots.sendsInstead(3, session, purgedIndex - 1)).toBe(false);
+      expect(snapshots.sendsInstead(3, session, purgedIndex)).toBe(true);
+      expect(snapshots.sends(3, session)).toBe(true);
+    });
+    snapshotTwice(cluster, leader);
+    snapshotTwice(cluster, leader);
+    expect(leader.engine.purgedIndex).toBe(purgedIndex);
+    expect(away.engine.purgedIndex).toBe(0);
   });
 
   it('of a term that is over counts for nothing', () => {

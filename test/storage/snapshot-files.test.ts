@@ -8,6 +8,7 @@ import {
   SNAPSHOT_HEADER,
 } from '../../dist/storage/snapshot-layout.js';
 import type { SnapshotStore } from '../../dist/storage/snapshot-store.js';
+import type { AnnouncedSnapshot } from '../../dist/storage/snapshot-tasks.js';
 import {
   build,
   DIRECTORY,
@@ -194,7 +195,7 @@ describe('the directory of snapshots', () => {
     const disk = newDisk();
     const store = await openSnapshots(disk);
     await (await store.create(headerAt(5))).append(patternOf(300));
-    await (await store.receive('ab'.repeat(16), 100)).append(patternOf(50));
+    await (await store.receive({ ...announced(100), id: 'ab'.repeat(16) })).append(patternOf(50));
     expect(disk.list(DIRECTORY)).toHaveLength(2);
     await openSnapshots(disk);
     expect(disk.list(DIRECTORY)).toEqual([]);
@@ -229,19 +230,39 @@ describe('the directory of snapshots', () => {
   });
 });
 
+/** What a leader says of the snapshot at index 10. */
+function announced(totalBytes: number): AnnouncedSnapshot {
+  const { id, lastIncluded } = headerAt(10);
+  return { id, lastIncluded, totalBytes };
+}
+
 describe('a snapshot that another node sends', () => {
-  const id = headerAt(10).id;
+  it.each([
+    ['another index', { lastIncluded: { term: 3, index: 11 } }],
+    ['another term', { lastIncluded: { term: 4, index: 10 } }],
+    ['another id', { id: 'ab'.repeat(16) }],
+  ])('and that was announced with %s is thrown away', async (_, change) => {
+    const sender = await oneSnapshot();
+    const bytes = Uint8Array.from(sender.disk.readFile(sender.file));
+    const disk = newDisk();
+    const store = await openSnapshots(disk);
+    const receiver = await store.receive({ ...announced(bytes.length), ...change });
+    await receiver.append(bytes);
+    expect(await codeOf(receiver.publish())).toBe('KEELSON_STORAGE_CORRUPT');
+    expect(store.newest).toBeUndefined();
+    expect(disk.list(DIRECTORY)).toEqual([]);
+  });
 
   it('is received in pieces, verified as a whole, and becomes the newest', async () => {
     const sender = await oneSnapshot();
     const bytes = Uint8Array.from(sender.disk.readFile(sender.file));
     const store = await openSnapshots(newDisk());
     for (let at = 0; at < bytes.length; at += 100) {
-      const receiver = await store.receive(id, bytes.length);
+      const receiver = await store.receive(announced(bytes.length));
       expect(receiver.offset).toBe(at);
       await receiver.append(bytes.slice(at, at + 100));
     }
-    await (await store.receive(id, bytes.length)).publish();
+    await (await store.receive(announced(bytes.length))).publish();
     expect(store.newest).toMatchObject(headerAt(10));
     expect(await payloadOf(store, store.newest!)).toEqual(patternOf(300, 10));
   });
@@ -252,24 +273,24 @@ describe('a snapshot that another node sends', () => {
     bytes[200]! ^= 1;
     const disk = newDisk();
     const store = await openSnapshots(disk);
-    const receiver = await store.receive(id, bytes.length);
+    const receiver = await store.receive(announced(bytes.length));
     await receiver.append(bytes);
     expect(await codeOf(receiver.publish())).toBe('KEELSON_STORAGE_CORRUPT');
     expect(disk.list(DIRECTORY)).toEqual([]);
-    expect((await store.receive(id, bytes.length)).offset).toBe(0);
+    expect((await store.receive(announced(bytes.length))).offset).toBe(0);
   });
 
   it('never has more bytes than were announced', async () => {
     const store = await openSnapshots(newDisk());
-    const receiver = await store.receive(id, 10);
+    const receiver = await store.receive(announced(10));
     expect(await codeOf(receiver.append(patternOf(11)))).toBe('KEELSON_STORAGE_CORRUPT');
   });
 
   it('takes the place of another one that was under way', async () => {
     const disk = newDisk();
     const store = await openSnapshots(disk);
-    await (await store.receive(id, 100)).append(patternOf(50));
-    const other = await store.receive('cd'.repeat(16), 100);
+    await (await store.receive(announced(100))).append(patternOf(50));
+    const other = await store.receive({ ...announced(100), id: 'cd'.repeat(16) });
     expect(other.offset).toBe(0);
     expect(disk.list(DIRECTORY)).toEqual([`receive-${'cd'.repeat(16)}.tmp`]);
   });
