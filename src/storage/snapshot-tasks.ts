@@ -179,6 +179,7 @@ export class SnapshotTaskRunner {
         return payload === undefined ? undefined : Uint8Array.from(payload);
       }
       case 'openFile': {
+        if (!disk.exists(task.file)) throw damagedSnapshot(task.file, 0, 'it is gone');
         const file = disk.open(task.file, { access: 'read' });
         this.open.set(task.handle, { kind: 'file', file });
         return undefined;
