@@ -195,8 +195,9 @@ export class Engine {
     else if (type === 'HeartbeatRequest') this.handleHeartbeat(from, message);
     else if (message.term > this.state.term) this.adopt(message.term);
     else if (message.term === this.state.term) {
-      if (type === 'AppendResponse') this.leadership?.appendAnswered(from, message);
-      else if (type === 'SnapshotResponse') {
+      if (type === 'AppendResponse') {
+        if (this.leadership?.appendAnswered(from, message) === true) this.snapshots.purge();
+      } else if (type === 'SnapshotResponse') {
         this.leadership?.snapshotAnswered(from, message);
         this.snapshots.purge();
       } else if (type === 'HeartbeatResponse') this.leadership?.heartbeatAnswered(from, message);

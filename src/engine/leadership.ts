@@ -119,15 +119,22 @@ export class Leadership {
     if (flushedIndex > this.state.committed) this.commitByCounting();
   }
 
-  appendAnswered(from: NodeId, response: AppendResponse): void {
+  /** Returns true when the follower has caught up behind a snapshot, and the log is no longer kept for it. */
+  appendAnswered(from: NodeId, response: AppendResponse): boolean {
     const slot = this.state.quorum.slotOf(from);
     const progress = this.progress[slot];
-    if (progress === undefined) return;
+    if (progress === undefined) return false;
     this.contacts[slot] = this.state.nowMs;
-    if (response.session !== progress.session) return;
+    if (response.session !== progress.session) return false;
     progress.paused = false;
-    if (response.conflict === undefined) this.accepted(slot, progress, response.matchIndex);
-    else this.rejected(slot, progress, response.conflict);
+    if (response.conflict !== undefined) {
+      this.rejected(slot, progress, response.conflict);
+      return false;
+    }
+    this.accepted(slot, progress, response.matchIndex);
+    if (progress.catchUpTo === 0 || this.matches[slot]! < progress.catchUpTo) return false;
+    progress.catchUpTo = 0;
+    return true;
   }
 
   snapshotAnswered(from: NodeId, response: SnapshotResponse): void {
@@ -136,8 +143,10 @@ export class Leadership {
     if (progress === undefined) return;
     this.contacts[slot] = this.state.nowMs;
     if (response.session !== progress.session || progress.state !== 'snapshot') return;
-    if (response.state === 'installed') this.accepted(slot, progress, response.matchIndex);
-    else if (response.state === 'failed') this.snapshotSendFailed(from, response.session);
+    if (response.state === 'installed') {
+      progress.catchUpTo = this.state.log.lastIndex;
+      this.accepted(slot, progress, response.matchIndex);
+    } else if (response.state === 'failed') this.snapshotSendFailed(from, response.session);
   }
 
   /** It begins anew with a probe, at the next sign of life. */
@@ -159,11 +168,14 @@ export class Leadership {
     return progress?.state === 'snapshot' && progress.session === session;
   }
 
-  /** The log behind this index stays: a snapshot of it is under way to somebody. */
+  /** The log behind this index stays: a snapshot of it is under way to somebody, or was. */
   get pinnedIndex(): LogIndex {
     let pinned = Number.POSITIVE_INFINITY;
-    for (const progress of this.progress) {
-      if (progress?.state === 'snapshot') pinned = Math.min(pinned, progress.snapshotIndex);
+    for (let slot = 0; slot < this.progress.length; slot++) {
+      const progress = this.progress[slot];
+      if (progress === undefined) continue;
+      if (progress.state === 'snapshot') pinned = Math.min(pinned, progress.snapshotIndex);
+      else if (progress.catchUpTo > 0) pinned = Math.min(pinned, this.matches[slot]!);
     }
     return pinned;
   }

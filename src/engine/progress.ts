@@ -27,6 +27,8 @@ export class Progress {
   waitingSinceMs = 0;
   /** In state snapshot: the last index that the snapshot includes. */
   snapshotIndex: LogIndex = 0;
+  /** Behind a snapshot: until it matches up to here, the log that it still needs stays; 0 otherwise. */
+  catchUpTo: LogIndex = 0;
   /** How often it rejected what it had acknowledged as durable: it has lost data. */
   regressions = 0;
   inflightBytes = 0;
@@ -80,6 +82,7 @@ export class Progress {
     this.session = session;
     this.nextIndex = nextIndex;
     this.probeInFlight = false;
+    this.catchUpTo = 0;
     this.head = 0;
     this.count = 0;
     this.inflightBytes = 0;

@@ -460,6 +460,18 @@ describe('sending', () => {
     );
     const next = leader.trace.findLast(({ type }) => type === 'Replicate');
     expect(next).toMatchObject({ target: 3, prevLogId: lastIncluded });
+    // Nor does it purge what the follower has yet to be sent behind the snapshot.
+    expect(leader.engine.purgedIndex).toBeLessThanOrEqual(sent);
+    leader.tell((engine) => {
+      engine.receive(3, {
+        type: 'AppendResponse',
+        term,
+        session,
+        matchIndex: engine.lastLogId.index,
+        conflict: undefined,
+      });
+    });
+    expect(leader.engine.purgedIndex).toBeGreaterThan(sent);
   });
 
   it('gives the log free that it had kept, when it is over', () => {
@@ -473,7 +485,9 @@ describe('sending', () => {
     expect(leader.engine.purgedIndex).toBeLessThanOrEqual(pinned);
     cluster.heal();
     cluster.run(3_000);
-    expect(leader.engine.purgedIndex).toBeGreaterThan(pinned);
+    const kept = leader.disk.snapshots.map(({ lastIncluded }) => lastIncluded.index);
+    expect(Math.min(...kept)).toBeGreaterThan(pinned);
+    expect(leader.engine.purgedIndex).toBe(Math.min(...kept));
   });
 
   it('of an older one than it was asked for keeps the log behind that one', () => {
