@@ -50,6 +50,15 @@ export interface SnapshotResult {
   readonly created: number;
 }
 
+/** A snapshot on its way from a leader to a follower. */
+export interface SnapshotTransferStatus {
+  /** The last entry that it includes. */
+  readonly index: number;
+  /** Bytes that have arrived. */
+  readonly bytes: number;
+  readonly totalBytes: number;
+}
+
 /** An immutable snapshot of what a node knows: it is frozen, and so are its lists and tables. */
 export interface Status {
   readonly nodeId: NodeId;
@@ -77,6 +86,10 @@ export interface Status {
   readonly pendingWrites: number;
   /** On a leader: highest index that each peer is known to hold durably. */
   readonly matchIndexes: Readonly<Record<NodeId, number>>;
+  /** On a leader: snapshots on their way to peers that need entries which are purged here. */
+  readonly snapshotsSent: Readonly<Record<NodeId, SnapshotTransferStatus>>;
+  /** The snapshot that a leader sends to this node, until all of it is in its file and verified. */
+  readonly snapshotReceived: (SnapshotTransferStatus & { readonly from: NodeId }) | undefined;
   /** Why the node has stopped, if it has. */
   readonly failure: KeelsonError | undefined;
 }

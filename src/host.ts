@@ -90,7 +90,7 @@ export class Host {
         maxBlockBytes: config.storage.maxBatchBytes,
         flushStallMs: config.storage.flushStallMs,
       },
-      snapshotLimits: config.snapshot,
+      snapshotLimits: { ...config.snapshot, ...config.raft },
       machineApplied: start.applied,
       snapshotTime: start.time,
       observer: {
@@ -224,6 +224,8 @@ export class Host {
       readyToLead: leads && engine.termAt(engine.appliedIndex) === engine.term,
       pendingWrites: this.runtime.pendingWrites,
       matchIndexes: this.matchIndexes(leads ? voters : []),
+      snapshotsSent: this.snapshotsSent(),
+      snapshotReceived: stopped ? undefined : this.snapshotReceived(),
       failure,
     });
   }
@@ -233,6 +235,18 @@ export class Host {
     return Object.freeze(
       Object.fromEntries(peers.map((peer) => [peer, this.runtime.engine.matchIndex(peer)])),
     );
+  }
+
+  private snapshotsSent(): Status['snapshotsSent'] {
+    const sending = [...this.runtime.exchange.sending()];
+    return Object.freeze(
+      Object.fromEntries(sending.map(([peer, progress]) => [peer, Object.freeze(progress)])),
+    );
+  }
+
+  private snapshotReceived(): Status['snapshotReceived'] {
+    const received = this.runtime.exchange.receiving();
+    return received === undefined ? undefined : Object.freeze(received);
   }
 
   private leadershipChanged(): void {

@@ -8,6 +8,7 @@ export type {
   SnapshotOptions,
   SnapshotProgress,
   SnapshotResult,
+  SnapshotTransferStatus,
   Status,
   WriteResult,
 } from './api.js';

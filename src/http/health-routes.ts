@@ -63,6 +63,7 @@ export function statusRoute(status: Status): Answer {
     ...status,
     leader: status.leader ?? null,
     leaderAddress: status.leaderAddress ?? null,
+    snapshotReceived: status.snapshotReceived ?? null,
     failure: failure === undefined ? null : { code: failure.code, message: failure.message },
   });
 }

@@ -25,6 +25,12 @@ export class ApplyLane {
   private target: LogIndex;
   private underWay = 0;
   private reading = false;
+  /** Reads that were begun before the last install are of a log that is gone. */
+  private installs = 0;
+  /** Restores the machine from an installed snapshot, when it has ended what it was given. */
+  private restore: (() => void) | undefined;
+  /** Nothing is handed over until the machine is restored. */
+  private restoring = false;
   private stopped = false;
 
   constructor(
@@ -56,14 +62,36 @@ export class ApplyLane {
     this.pump();
   }
 
+  /**
+   * A snapshot takes the place of all entries up to `index`. What was not handed over never will be;
+   * `restore` is called when the machine has completed the rest, and `installed` follows.
+   */
+  install(index: LogIndex, restore: () => void): void {
+    this.installs++;
+    this.reading = false;
+    this.next = index + 1;
+    this.target = index;
+    this.restore = restore;
+    this.pump();
+  }
+
+  /** The machine is restored. */
+  installed(): void {
+    this.restoring = false;
+    this.pump();
+  }
+
   stop(): void {
     this.stopped = true;
   }
 
   private pump(): void {
+    if (this.restore !== undefined) this.beginRestore(this.restore);
     while (
       !this.stopped &&
       !this.reading &&
+      !this.restoring &&
+      this.restore === undefined &&
       this.next <= this.target &&
       this.underWay < this.limits.maxQueuedApplies
     ) {
@@ -71,18 +99,32 @@ export class ApplyLane {
       const read = this.store.read(this.group, this.next, last, this.limits.maxApplyBytes);
       if (read instanceof Promise) {
         this.reading = true;
+        const { installs } = this;
         read.then(
           (lease) => {
+            if (installs !== this.installs) {
+              lease.release();
+              return;
+            }
             this.reading = false;
             this.dispatch(lease, last);
             this.pump();
           },
-          (error: unknown) => this.onFailure(error),
+          (error: unknown) => {
+            if (installs === this.installs) this.onFailure(error);
+          },
         );
         return;
       }
       this.dispatch(read, last);
     }
+  }
+
+  private beginRestore(restore: () => void): void {
+    if (this.stopped || this.restoring || this.underWay > 0) return;
+    this.restore = undefined;
+    this.restoring = true;
+    restore();
   }
 
   private dispatch(lease: EntriesLease, lastWanted: LogIndex): void {

@@ -47,6 +47,11 @@ export class EntryStaging {
     return this.lastTime;
   }
 
+  /** A snapshot was installed; no entry that it holds has a later time. */
+  installed(snapshotTime: number): void {
+    this.lastTime = Math.max(this.lastTime, snapshotTime);
+  }
+
   /** Encodes the payloads of client writes as one block. */
   stageWrites(
     firstIndex: LogIndex,

@@ -25,6 +25,7 @@ import type { Proposals, SendOn } from './proposals.js';
 import { Proposer, type ProposerLimits, type ProposerSteps } from './proposer.js';
 import { ReadLane } from './read-lane.js';
 import { ReplicateLane } from './replicate-lane.js';
+import { type ExchangeLimits, SnapshotExchange } from './snapshot-exchange.js';
 import { SnapshotLane, type SnapshotLimits } from './snapshot-lane.js';
 
 /**
@@ -46,7 +47,7 @@ export interface RuntimeParts {
   readonly scheduler: Scheduler;
   readonly logger: Logger;
   readonly limits: RuntimeLimits;
-  readonly snapshotLimits: SnapshotLimits;
+  readonly snapshotLimits: SnapshotLimits & ExchangeLimits;
   /** Index that the machine has applied already, by itself or with a snapshot. */
   readonly machineApplied: number;
   /** Time of the snapshot that this node starts from, 0 without one. */
@@ -76,6 +77,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   readonly proposer: Proposer;
   readonly reads: ReadLane;
   readonly snapshotLane: SnapshotLane;
+  readonly exchange: SnapshotExchange;
   readonly errors: LeadershipErrors;
   private readonly group: number;
   private readonly store: LogStore;
@@ -134,6 +136,20 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
       },
       fail,
     });
+    this.exchange = new SnapshotExchange({
+      engine,
+      snapshots,
+      network,
+      machine,
+      applyLane: this.applyLane,
+      scheduler,
+      logger,
+      limits: parts.snapshotLimits,
+      onSuperseded: () => this.snapshotLane.superseded(),
+      onInstalled: (index, time) => this.installed(index, time),
+      onProgress: progress,
+      onFailure: fail,
+    });
   }
 
   /** Begins to tick. `bootstrap` is written when the log is pristine. */
@@ -175,6 +191,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.timer?.cancel();
     this.applyLane.stop();
     this.snapshotLane.stop(rejection);
+    this.exchange.stop();
     const unknown = new KeelsonError(code, message, { outcome: 'unknown', cause: reason });
     this.proposals.failAll(unknown, rejection);
     this.reads.failAll(rejection);
@@ -200,6 +217,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     try {
       this.engine.elapse(this.scheduler.now());
       this.engine.receive(from, message);
+      if (message.type === 'SnapshotResponse') this.exchange.answered(from, message);
     } catch (error) {
       this.fail(error);
       return;
@@ -221,8 +239,13 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.run();
   }
 
-  /** No node sends one yet. */
-  snapshot(_from: NodeId, _message: SnapshotRequest, _parts: readonly Uint8Array[]): void {}
+  snapshot(from: NodeId, request: SnapshotRequest, parts: readonly Uint8Array[]): void {
+    if (this.stopReason !== undefined) return;
+    this.step(() => {
+      this.engine.elapse(this.scheduler.now());
+      this.exchange.piece(from, request, parts);
+    });
+  }
 
   connected(peer: NodeId): void {
     if (this.stopReason !== undefined) return;
@@ -234,12 +257,16 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.step(() => {
       this.replicateLane.disconnected(peer);
       this.engine.peerDisconnected(peer);
+      this.exchange.sweep();
     });
   }
 
   writable(peer: NodeId): void {
     if (this.stopReason !== undefined) return;
-    this.step(() => this.replicateLane.writable(peer));
+    this.step(() => {
+      this.replicateLane.writable(peer);
+      this.exchange.writable(peer);
+    });
   }
 
   /**
@@ -289,6 +316,19 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
       return;
     }
     this.run();
+  }
+
+  /** The machine was restored from a snapshot that a leader has sent. */
+  private installed(index: number, time: number): void {
+    if (this.stopReason !== undefined) return;
+    this.step(() => {
+      this.staging.installed(time);
+      this.engine.snapshots.installed(index);
+      this.engine.snapshots.kept(index);
+      this.reads.applied(this.engine.appliedIndex);
+      this.snapshotLane.applied(this.engine.appliedIndex);
+      this.observer.changed();
+    });
   }
 
   /** There is room in the log again, or there may be: something was committed. */
@@ -400,8 +440,10 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
         this.snapshotLane.begin();
         return;
       case 'SendSnapshot':
-        // No node sends one yet: it is asked again at the next sign of life.
-        this.engine.snapshots.sendFailed(command.target, command.session);
+        this.exchange.send(command);
+        return;
+      case 'InstallSnapshot':
+        this.exchange.install(command);
         return;
       case 'ReadReady':
         this.reads.ready(command.round, command.index);
@@ -411,6 +453,8 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
         return;
       case 'LeadershipChanged':
         this.proposer.roomAgain();
+        this.exchange.sweep();
+        if (command.role === 'leader') this.exchange.leads();
         this.observer.leadership();
         return;
       case 'MembershipChanged':

@@ -169,6 +169,12 @@ export class SnapshotLane {
     );
   }
 
+  /** The leader has sent a newer snapshot, which the machine is restored from. */
+  superseded(): void {
+    const message = 'the leader has sent a newer snapshot';
+    this.build?.giveUp(new KeelsonError('KEELSON_ABORTED', message));
+  }
+
   stop(reason: KeelsonError): void {
     this.stopped = reason;
     this.timer?.cancel();

@@ -4,7 +4,6 @@ import type { Engine } from '../engine/engine.js';
 import type { SnapshotRequest } from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
 import type { SnapshotInfo } from '../storage/snapshot-format.js';
-import { MIN_SNAPSHOT_FILE_BYTES } from '../storage/snapshot-layout.js';
 import type { SnapshotReceiver, SnapshotStore } from '../storage/snapshot-store.js';
 import { decodeMembership } from './membership-codec.js';
 
@@ -70,11 +69,6 @@ export class SnapshotReceiveLane {
 
   /** A piece of a snapshot that the engine wants; `pieces` are views that end with the call. */
   piece(from: NodeId, request: SnapshotRequest, pieces: readonly Uint8Array[]): void {
-    const fault = faultOf(request);
-    if (fault !== undefined) {
-      this.refuse(from, request, fault);
-      return;
-    }
     let bytes = 0;
     for (const piece of pieces) bytes += piece.length;
     const incoming = this.incomingOf(from, request, bytes === 0);
@@ -322,9 +316,4 @@ function isSame(left: SnapshotRequest, right: SnapshotRequest): boolean {
     left.lastIncluded.index === right.lastIncluded.index &&
     left.lastIncluded.term === right.lastIncluded.term
   );
-}
-
-function faultOf({ totalBytes }: SnapshotRequest): string | undefined {
-  if (totalBytes >= MIN_SNAPSHOT_FILE_BYTES && Number.isSafeInteger(totalBytes)) return undefined;
-  return `a snapshot file of ${totalBytes} bytes cannot be: it has ${MIN_SNAPSHOT_FILE_BYTES} at least`;
 }

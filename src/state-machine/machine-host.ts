@@ -23,8 +23,8 @@ export interface MachineHost {
    */
   snapshot(): Promise<MachineSnapshot>;
   /**
-   * Replaces the state by that of a snapshot whose last included entry has `lastIndex`; before the first
-   * apply. It takes the chunks' memory. What `chunks` throws is thrown; then another may be tried.
+   * Replaces the state by that of a snapshot whose last included entry has `lastIndex`, while no apply is
+   * under way; the next one follows that entry. Queries wait for it. It takes the chunks' memory. What `chunks` throws is thrown; then another may be tried.
    * @throws KeelsonError STATE_MACHINE_FAILED
    */
   restore(chunks: AsyncIterable<Uint8Array>, lastIndex: number): Promise<void>;

@@ -16,6 +16,7 @@ import { EntryCursor, spansOf } from './entry-decoder.js';
 import { machineThrew } from './machine-fault.js';
 import type { MachineEvents, MachineHost, MachineSnapshot } from './machine-host.js';
 import { queryFailed } from './query-error.js';
+import { RestoreGate } from './restore-gate.js';
 import { SnapshotCursor } from './snapshot-cursor.js';
 import type { AnyStateMachine, Codec } from './state-machine.js';
 
@@ -52,6 +53,7 @@ export class MainThreadHost implements MachineHost {
   private readonly resume: () => void;
   /** In the first range of the queue. */
   private readonly cursor: EntryCursor<unknown>;
+  private readonly gate = new RestoreGate();
   private queue: QueuedApply[] = [];
   private lastAccepted = 0;
   /** The last entry of the last range that is applied to its end. */
@@ -110,6 +112,7 @@ export class MainThreadHost implements MachineHost {
   query(query: unknown): unknown {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     if (this.closed) return Promise.reject(closedError(this.group));
+    if (this.gate.isShut) return this.gate.pass().then(() => this.query(query));
     try {
       const answer: unknown = this.machine.query(query);
       return isThenable(answer) ? later(answer) : answer;
@@ -129,11 +132,17 @@ export class MainThreadHost implements MachineHost {
   }
 
   async restore(chunks: AsyncIterable<Uint8Array>, lastIndex: number): Promise<void> {
-    try {
-      await this.machine.restore(chunks);
-    } catch (error) {
-      throw machineThrew('restore', error);
-    }
+    invariant(this.queue.length === 0, 'a machine is restored between applies');
+    const message = 'the state machine is restored from a snapshot';
+    this.wanted?.reject(new KeelsonError('KEELSON_ABORTED', message));
+    this.wanted = undefined;
+    await this.gate.during(async () => {
+      try {
+        await this.machine.restore(chunks);
+      } catch (error) {
+        throw machineThrew('restore', error);
+      }
+    });
     this.lastAccepted = lastIndex;
     this.lastApplied = lastIndex;
   }

@@ -21,6 +21,7 @@ import type { MachineEvents, MachineHost, MachineSnapshot } from './machine-host
 import { loadCodec, missingFile } from './machine-module.js';
 import type { ApplyRange, LoadedModule, MachineResult, MachineTask } from './machine-tasks.js';
 import { checkLastApplied, closedError } from './main-thread-host.js';
+import { RestoreGate } from './restore-gate.js';
 import type { Codec } from './state-machine.js';
 
 export interface WorkerLimits {
@@ -54,6 +55,7 @@ export class WorkerHost implements MachineHost {
   private codec: Codec<unknown> = msgpackCodec;
   private machineVersion = 1;
   private lastAccepted = 0;
+  private readonly gate = new RestoreGate();
   private queue: QueuedApply[] = [];
   /** Apply tasks that the worker has, oldest first. */
   private running: RunningApply[] = [];
@@ -125,6 +127,7 @@ export class WorkerHost implements MachineHost {
 
   async query(query: unknown): Promise<unknown> {
     this.checkUsable();
+    if (this.gate.isShut) await this.gate.pass();
     if (this.runningQueries >= MAX_RUNNING_QUERIES) await this.queryTurn();
     this.checkUsable();
     this.runningQueries++;
@@ -163,9 +166,13 @@ export class WorkerHost implements MachineHost {
 
   async restore(chunks: AsyncIterable<Uint8Array>, lastIndex: number): Promise<void> {
     this.checkUsable();
-    await this.run({ type: 'beginRestore' });
-    await feedRestore((task, moved) => this.run(task, moved), chunks);
-    await this.run({ type: 'endRestore', lastIndex });
+    const idle = this.queue.length === 0 && this.running.length === 0;
+    invariant(idle, 'a machine is restored between applies');
+    await this.gate.during(async () => {
+      await this.run({ type: 'beginRestore' });
+      await feedRestore((task, moved) => this.run(task, moved), chunks);
+      await this.run({ type: 'endRestore', lastIndex });
+    });
     this.lastAccepted = lastIndex;
   }
 

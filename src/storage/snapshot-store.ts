@@ -12,6 +12,7 @@ import type { Logger } from '../base/logger.js';
 import type { SnapshotDamage } from './snapshot-directory.js';
 import type { SnapshotExecutor } from './snapshot-executor.js';
 import { damagedSnapshot, type SnapshotHeader, type SnapshotInfo } from './snapshot-format.js';
+import { MIN_SNAPSHOT_FILE_BYTES } from './snapshot-layout.js';
 import type { AnnouncedSnapshot } from './snapshot-tasks.js';
 
 export interface SnapshotStoreOptions {
@@ -136,6 +137,10 @@ export class SnapshotStore {
   async receive(announced: AnnouncedSnapshot): Promise<SnapshotReceiver> {
     const { partial } = this;
     const { id, totalBytes } = announced;
+    if (!Number.isSafeInteger(totalBytes) || totalBytes < MIN_SNAPSHOT_FILE_BYTES) {
+      const least = `header and footer have ${MIN_SNAPSHOT_FILE_BYTES}`;
+      throw damagedSnapshot(id, 0, `a file of ${totalBytes} bytes cannot be one: ${least}`);
+    }
     if (partial?.id === id && partial.totalBytes === totalBytes) return partial;
     await this.dropPartial();
     const { directory, group } = this.options;

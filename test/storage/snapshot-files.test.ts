@@ -195,7 +195,7 @@ describe('the directory of snapshots', () => {
     const disk = newDisk();
     const store = await openSnapshots(disk);
     await (await store.create(headerAt(5))).append(patternOf(300));
-    await (await store.receive({ ...announced(100), id: 'ab'.repeat(16) })).append(patternOf(50));
+    await (await store.receive({ ...announced(200), id: 'ab'.repeat(16) })).append(patternOf(50));
     expect(disk.list(DIRECTORY)).toHaveLength(2);
     await openSnapshots(disk);
     expect(disk.list(DIRECTORY)).toEqual([]);
@@ -282,15 +282,15 @@ describe('a snapshot that another node sends', () => {
 
   it('never has more bytes than were announced', async () => {
     const store = await openSnapshots(newDisk());
-    const receiver = await store.receive(announced(10));
-    expect(await codeOf(receiver.append(patternOf(11)))).toBe('KEELSON_STORAGE_CORRUPT');
+    const receiver = await store.receive(announced(150));
+    expect(await codeOf(receiver.append(patternOf(151)))).toBe('KEELSON_STORAGE_CORRUPT');
   });
 
   it('takes the place of another one that was under way', async () => {
     const disk = newDisk();
     const store = await openSnapshots(disk);
-    await (await store.receive(announced(100))).append(patternOf(50));
-    const other = await store.receive({ ...announced(100), id: 'cd'.repeat(16) });
+    await (await store.receive(announced(200))).append(patternOf(50));
+    const other = await store.receive({ ...announced(200), id: 'cd'.repeat(16) });
     expect(other.offset).toBe(0);
     expect(disk.list(DIRECTORY)).toEqual([`receive-${'cd'.repeat(16)}.tmp`]);
   });

@@ -103,7 +103,6 @@ export class SnapshotPair {
           chunkBytes: 64,
           executor,
           logger,
-          closeTimeoutMs: 1_000,
         }),
       );
     pair.sender = await open(new InlineSnapshotExecutor(pair.senderDisk, scheduler));
