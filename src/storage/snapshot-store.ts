@@ -340,8 +340,10 @@ class Receiver implements SnapshotReceiver {
       throw damagedSnapshot(this.id, offset, 'more bytes came than were announced');
     }
     const bytes = filling(given);
+    // Moved to the other thread, they have none any more.
+    const { length } = bytes;
     await this.executor.run({ type: 'receiveAt', handle, offset, bytes }, [bytes.buffer]);
-    this.offset += bytes.length;
+    this.offset += length;
   }
 
   publish(): Promise<SnapshotInfo> {

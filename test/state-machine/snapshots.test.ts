@@ -202,4 +202,42 @@ describe.each(ways)('a machine given as $way', ({ create }) => {
     expect(error.code).toBe('KEELSON_STATE_MACHINE_FAILED');
     expect(error.message).toBe('restore of the state machine threw: half a number');
   });
+
+  test('is restored in the middle of its life; queries that come meanwhile see the new state only', async () => {
+    const host = await start();
+    add(host, 1, 3);
+    await events.untilApplied(3);
+    let open = (): void => {};
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    async function* chunks(): AsyncGenerator<Uint8Array, void> {
+      yield* chunksOf(new Uint8Array(Float64Array.of(0).buffer));
+      await gate;
+      yield* chunksOf(new Uint8Array(8));
+    }
+    const restored = host.restore(chunks(), 40);
+    let answered = false;
+    const answer = Promise.resolve(host.query('all')).then((values) => {
+      answered = true;
+      return values;
+    });
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(answered).toBe(false);
+    open();
+    await restored;
+    expect(await answer).toEqual([0, 0]);
+    add(host, 41, 41);
+    await events.untilApplied(41);
+    expect(await host.query('all')).toEqual([0, 0, 41]);
+  });
+
+  test('answers nothing from half a state: not before another restore has succeeded', async () => {
+    const host = await start();
+    await failure(host.restore(chunksOf(new Uint8Array(5)), 40));
+    const { code } = await failure(Promise.resolve(host.query('all')));
+    expect(code).toBe('KEELSON_STATE_MACHINE_FAILED');
+    await host.restore(chunksOf(new Uint8Array(8)), 40);
+    expect(await host.query('all')).toEqual([0]);
+  });
 });
