@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { LogFields, Logger } from '../../dist/base/logger.js';
 import type { ConfigInput } from '../../dist/config/types.js';
-import type { Entry, Raft, StateMachine } from '../../dist/index.js';
+import type { Entry, KeelsonError, Raft, StateMachine } from '../../dist/index.js';
 import { type TestCluster, testCluster } from '../../dist/testing/index.js';
 
 /** Every command in the order in which it was applied: a lost one, or one applied twice, is seen. */
@@ -41,6 +41,22 @@ async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
+function leaderOf(nodes: readonly Node[]): Promise<Node> {
+  return Promise.any(
+    nodes.map(async (node) => {
+      await node.waitFor(({ readyToLead }) => readyToLead);
+      return node;
+    }),
+  );
+}
+
+/** 5,000 writes. */
+async function fill(leader: Node): Promise<void> {
+  for (let from = 0; from < 5_000; from += 500) {
+    await leader.writeMany(Array.from({ length: 500 }, (_, at) => from + at));
+  }
+}
+
 /** Writers that go on until they are stopped, and end with how many writes were acknowledged. */
 function load(cluster: TestCluster<number, number, 'all', readonly number[]>): {
   stop(): Promise<number>;
@@ -72,22 +88,24 @@ class Scene implements AsyncDisposable {
   onEvent: (fields: LogFields) => void = () => {};
   cluster!: TestCluster<number, number, 'all', readonly number[]>;
 
-  /** Three nodes; node 3 was away while the others purged what it needs. Node 1 leads. */
-  static async leftBehind(snapshot: ConfigInput['snapshot'] = {}): Promise<Scene> {
+  static async start(snapshot: ConfigInput['snapshot'] = {}): Promise<Scene> {
     const scene = new Scene();
     scene.cluster = await testCluster({
       stateMachine: () => new Register(),
       logger: scene.logger(),
       config: { snapshot: { ...SNAPSHOTS, ...snapshot } },
     });
+    return scene;
+  }
+
+  /** Three nodes; node 3 was away while the others purged what it needs. */
+  static async leftBehind(snapshot: ConfigInput['snapshot'] = {}): Promise<Scene> {
+    const scene = await Scene.start(snapshot);
     await scene.cluster.leader();
     scene.cluster.partition([AWAY]);
     const leader = await scene.leader();
     const last = scene.away.status().lastLogIndex;
-    for (let batch = 0; batch < 10; batch++) {
-      const from = batch * 500;
-      await leader.writeMany(Array.from({ length: 500 }, (_, at) => from + at));
-    }
+    await fill(leader);
     await Promise.all(
       scene.others.map((node) => node.waitFor(({ purgedIndex }) => purgedIndex > last + 1_000)),
     );
@@ -103,13 +121,8 @@ class Scene implements AsyncDisposable {
   }
 
   /** The one that leads nodes 1 and 2. */
-  async leader(): Promise<Node> {
-    return Promise.any(
-      this.others.map(async (node) => {
-        await node.waitFor(({ readyToLead }) => readyToLead);
-        return node;
-      }),
-    );
+  leader(): Promise<Node> {
+    return leaderOf(this.others);
   }
 
   logged(event: string): LogFields[] {
@@ -245,4 +258,28 @@ it('known bug 47: the log that a running transfer needs is purged while snapshot
   expect(leader.status().purgedIndex).toBeLessThanOrEqual(index);
   await scene.expectSameStates();
   expect(scene.logged('snapshot.sending')).toHaveLength(1);
+});
+
+it('known bug 17: a snapshot meets the entries of a deposed leader at its index; their writers never know', async () => {
+  await using scene = await Scene.start();
+  const deposed = await scene.cluster.leader();
+  const { nodeId, lastLogIndex } = deposed.status();
+  const others = scene.cluster.nodes.filter((node) => node !== deposed);
+  scene.cluster.partition([nodeId]);
+  const lost = Array.from({ length: 20 }, (_, at) =>
+    deposed.write(500_000 + at, { timeoutMs: 60_000 }).then(
+      () => 'acknowledged',
+      (error: KeelsonError) => error.outcome,
+    ),
+  );
+  await until(() => deposed.status().lastLogIndex >= lastLogIndex + 20);
+  const leader = await leaderOf(others);
+  await fill(leader);
+  await Promise.all(others.map((node) => node.waitFor(({ purgedIndex }) => purgedIndex > 1_000)));
+  scene.cluster.heal();
+  expect(new Set(await Promise.all(lost))).toEqual(new Set(['unknown']));
+  await scene.expectSameStates();
+  expect(scene.logged('snapshot.installed').length).toBeGreaterThan(0);
+  const values = await leader.read('all');
+  expect(values.filter((value) => value >= 500_000)).toEqual([]);
 });
