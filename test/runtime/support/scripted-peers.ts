@@ -3,7 +3,11 @@
  * is nobody but the test.
  */
 import { KeelsonError } from '../../../dist/base/errors.js';
-import type { ControlMessage, HeartbeatRequest } from '../../../dist/engine/messages.js';
+import type {
+  ControlMessage,
+  HeartbeatRequest,
+  SnapshotRequest,
+} from '../../../dist/engine/messages.js';
 import type {
   ForwardRequest,
   ForwardResponse,
@@ -121,6 +125,11 @@ export class ScriptedPeers implements Network {
     if (this.leader === undefined) return;
     const { peer, term } = this.leader;
     this.handler.message(peer, { type: 'HeartbeatRequest', term, committed: 0, round: 1 });
+  }
+
+  /** Whoever leads sends a piece of a snapshot. */
+  piece(request: SnapshotRequest, bytes: Uint8Array): void {
+    this.handler.snapshot(this.leader!.peer, request, [bytes]);
   }
 
   /** The node's heartbeats to `peer`, oldest first. */
