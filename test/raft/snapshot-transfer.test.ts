@@ -74,7 +74,7 @@ it.each([
     expect(away.status().purgedIndex).toBeGreaterThan(2_000);
     expect(lines('snapshot.refused')).toEqual([]);
     const folder = join(cluster.directory(AWAY), 'snapshots', 'group-0');
-    expect(readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+    expect(readdirSync(folder).filter((name) => name.startsWith('receive-'))).toEqual([]);
 
     await cluster.stop(AWAY);
     const again = await cluster.open(AWAY);
