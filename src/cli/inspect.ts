@@ -46,6 +46,12 @@ function describe(survey: DirectorySurvey): string {
     const was = sequence === 0 ? 'zeros' : `was segment ${sequence}`;
     lines.push(`${file}: ${formatBytes(fileBytes)}, spare, ${was}`);
   }
+  for (const { group, file, fileBytes, lastIncluded } of survey.snapshots) {
+    const { index, term } = lastIncluded;
+    lines.push(
+      `${file}: ${formatBytes(fileBytes)}, snapshot of group ${group} up to ${index} of term ${term}`,
+    );
+  }
   const kinds = Object.entries(space).map(([kind, bytes]) => `${kind} ${formatBytes(bytes)}`);
   lines.push('', `space: ${kinds.join(', ')}`);
   if (problems.length + notes.length > 0) {

@@ -41,13 +41,21 @@ interface Report {
   readonly checked: {
     readonly segments: number;
     readonly spares: number;
+    readonly snapshots: number;
     readonly groups: number;
     readonly batches: number;
     readonly entries: number;
   };
 }
 
-function reportOf({ directory, lanes, spares, problems, notes }: DirectorySurvey): Report {
+function reportOf({
+  directory,
+  lanes,
+  spares,
+  snapshots,
+  problems,
+  notes,
+}: DirectorySurvey): Report {
   const segments = lanes.flatMap((lane) => lane.segments);
   return {
     directory,
@@ -57,6 +65,7 @@ function reportOf({ directory, lanes, spares, problems, notes }: DirectorySurvey
     checked: {
       segments: segments.length,
       spares: spares.length,
+      snapshots: snapshots.length,
       groups: new Set(lanes.flatMap(({ groups }) => groups.map(({ group }) => group))).size,
       batches: segments.reduce((sum, segment) => sum + segment.batches, 0),
       entries: segments.reduce((sum, segment) => sum + segment.entries, 0),

@@ -18,11 +18,23 @@ import type { SnapshotHeader, SnapshotInfo } from './snapshot-format.js';
 
 export const SNAPSHOT_FOLDER = 'snapshots';
 
+const GROUP_FOLDER = /^group-(\d+)$/;
 const NAME = /^snapshot-\d{16}-[0-9a-f]{32}\.snap$/;
 const TEMPORARY = /^(build|receive)-[0-9a-f]{32}\.tmp$/;
 
 export function snapshotDirectory(dataDirectory: string, group: number): string {
   return join(dataDirectory, SNAPSHOT_FOLDER, `group-${group}`);
+}
+
+/** The name of a snapshot that is whole and durable. */
+export function isSnapshotName(name: string): boolean {
+  return NAME.test(name);
+}
+
+/** The group that a folder of snapshots belongs to; undefined for another folder. */
+export function groupOfFolder(name: string): number | undefined {
+  const match = GROUP_FOLDER.exec(name);
+  return match === null ? undefined : Number(match[1]);
 }
 
 export function temporaryPath(directory: string, kind: 'build' | 'receive', id: string): string {
@@ -58,7 +70,7 @@ export function scanSnapshots(
   for (const name of unfinished) disk.remove(join(directory, name));
   const snapshots: SnapshotInfo[] = [];
   const damaged: SnapshotDamage[] = [];
-  for (const name of names.filter((name) => NAME.test(name)).reverse()) {
+  for (const name of names.filter(isSnapshotName).reverse()) {
     const file = join(directory, name);
     try {
       snapshots.push(readSnapshotFile(heap, disk, file, group, snapshots.length === 0));

@@ -46,7 +46,9 @@ describe('keelson inspect', () => {
     expect(stdout).toMatch(
       /^.*lane-0-0000000001\.wal: \d+ KiB of 1 MiB used, batches 4, entries 7$/m,
     );
-    expect(stdout).toMatch(/^space: segments 1 MiB, spares 0 B, temporary 0 B, identity \d+ B$/m);
+    expect(stdout).toMatch(
+      /^space: segments 1 MiB, spares 0 B, snapshots 0 B, temporary 0 B, identity \d+ B$/m,
+    );
     expect(files()).toEqual(before);
   });
 
@@ -80,7 +82,7 @@ describe('keelson verify', () => {
     const { code, stdout, stderr } = await runCli(['verify', directory]);
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toBe(
-      `${directory}: sound; problems 0, notes 0; read: segments 1, spares 0, groups 2, batches 4, entries 7\n`,
+      `${directory}: sound; problems 0, notes 0; read: segments 1, spares 0, snapshots 0, groups 2, batches 4, entries 7\n`,
     );
     expect(files()).toEqual(before);
   });

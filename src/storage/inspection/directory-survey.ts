@@ -1,5 +1,6 @@
 /**
- * Everything that a data directory holds: whose it is, the log of its groups, its files, and what is wrong.
+ * Everything that a data directory holds: whose it is, the log of its groups, their snapshots, its files, and what is
+ * wrong.
  * Changes nothing and takes no lock, so that a directory may be looked at while a node uses it.
  */
 import { join } from 'node:path';
@@ -13,6 +14,7 @@ import { PeerRegistry } from '../peer-registry.js';
 import { laneOf } from '../segment-file.js';
 import { type Finding, findingOf, isSameFinding } from './finding.js';
 import { type LaneSurvey, surveyLane } from './lane-survey.js';
+import { type SnapshotSurvey, surveySnapshots } from './snapshot-survey.js';
 import { type SpaceByKind, surveySpace } from './space.js';
 import { checkSpare, type SpareSurvey, surveySpares } from './spare-check.js';
 
@@ -24,6 +26,7 @@ export interface DirectorySurvey {
   readonly peers: readonly (readonly [number, string])[];
   readonly lanes: readonly LaneSurvey[];
   readonly spares: readonly SpareSurvey[];
+  readonly snapshots: readonly SnapshotSurvey[];
   readonly space: SpaceByKind;
   readonly problems: readonly Finding[];
   readonly notes: readonly Finding[];
@@ -95,10 +98,14 @@ async function surveyDirectory(
     spares.push(...ofLane);
     problems.push(...ofLane.flatMap((spare) => checkSpare(disk, spare)));
   }
+  heap.reset();
+  const snapshots = surveySnapshots(heap, disk, directory, (error) =>
+    problems.push(findingOf(error)),
+  );
   problems.push(...checkBelonging(disk, directory, identity, lanes));
   const notes = lanes.flatMap((lane) => lane.notes);
   const space = surveySpace(disk, directory);
-  return { directory, identity, peers, lanes, spares, space, problems, notes };
+  return { directory, identity, peers, lanes, spares, snapshots, space, problems, notes };
 }
 
 /** Without a manifest, those that files are named after. */
