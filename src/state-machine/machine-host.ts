@@ -17,7 +17,8 @@ export interface MachineHost {
   /** The answer, or a promise of it or of an error; how long to wait for that is up to the caller. */
   query(query: unknown): unknown;
   /**
-   * Begins a snapshot of what the applies have led to so far, behind one that is whole. One at a time.
+   * Begins a snapshot of what the applies have led to so far, behind one that is whole. One is
+   * built at a time, but one that was given up may end when the next has begun: each has an end of its own.
    * Applies that come later go on beside it if the machine allows that; else they wait until its end.
    * @throws KeelsonError STATE_MACHINE_FAILED when the machine throws: its state is what it was
    */
@@ -51,8 +52,8 @@ export interface MachineSnapshot {
   readonly lastIndex: number;
   /**
    * Puts the next bytes of it into `into`, memory that threads share. Returns how many, which may be fewer than
-   * fit; undefined behind the end.
-   * @throws KeelsonError STATE_MACHINE_FAILED
+   * fit; undefined behind the end, and only there.
+   * @throws KeelsonError STATE_MACHINE_FAILED, ABORTED after `end`
    */
   next(into: Uint8Array<SharedArrayBuffer>): Promise<number | undefined>;
   /** Ends it, whole or not; to be called in any case. Applies that waited for it go on at once. */

@@ -50,11 +50,14 @@ export interface DigestTask {
 }
 
 export type SnapshotTask =
-  /** Begins a snapshot behind the applies before it; answers with the index of the last one. */
-  | { readonly type: 'beginSnapshot' }
+  /**
+   * Begins a snapshot behind the applies before it; answers with the index of the last one. The number
+   * names it from then on: one that was given up may end when the next has begun.
+   */
+  | { readonly type: 'beginSnapshot'; readonly snapshot: number }
   /** Answers with the bytes that were put into shared memory; undefined behind the end. */
-  | { readonly type: 'nextOfSnapshot'; readonly into: Uint8Array }
-  | { readonly type: 'endSnapshot' };
+  | { readonly type: 'nextOfSnapshot'; readonly snapshot: number; readonly into: Uint8Array }
+  | { readonly type: 'endSnapshot'; readonly snapshot: number };
 
 export type RestoreTask =
   | { readonly type: 'beginRestore' }

@@ -16,8 +16,8 @@ import { SnapshotCursor } from './snapshot-cursor.js';
 interface Loaded extends LoadedMachine {
   readonly group: number;
   lastApplied: number;
-  /** The snapshot that is being taken. */
-  snapshot: SnapshotCursor | undefined;
+  /** The snapshots that have not ended, by their number. */
+  readonly snapshots: Map<number, SnapshotCursor>;
   /** The restore that is under way. */
   restore: RestoreChannel | undefined;
 }
@@ -51,8 +51,13 @@ async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
     case 'load': {
       invariant(loaded === undefined, 'a worker loads one machine');
       const machine = await loadMachine(task.url);
-      const nothing = { lastApplied: 0, snapshot: undefined, restore: undefined };
-      loaded = { ...machine, group: task.group, ...nothing };
+      loaded = {
+        ...machine,
+        group: task.group,
+        lastApplied: 0,
+        snapshots: new Map(),
+        restore: undefined,
+      };
       const described: LoadedModule = {
         version: machine.machine.version ?? 1,
         ownCodec: machine.ownCodec,
@@ -72,13 +77,16 @@ async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
       return await present().machine.digest?.();
     case 'beginSnapshot': {
       const target = present();
-      target.snapshot = new SnapshotCursor(target.machine);
+      target.snapshots.set(task.snapshot, new SnapshotCursor(target.machine));
       return target.lastApplied;
     }
     case 'nextOfSnapshot':
-      return await nextOfSnapshot(task.into);
-    case 'endSnapshot':
-      return await present().snapshot?.end();
+      return await snapshotOf(task.snapshot).next(task.into, systemScheduler);
+    case 'endSnapshot': {
+      const snapshot = snapshotOf(task.snapshot);
+      present().snapshots.delete(task.snapshot);
+      return await snapshot.end();
+    }
     case 'beginRestore': {
       const target = present();
       target.restore = new RestoreChannel(target.machine);
@@ -104,10 +112,10 @@ async function answer(task: Exclude<MachineTask, ApplyTask>): Promise<unknown> {
   }
 }
 
-async function nextOfSnapshot(into: Uint8Array): Promise<number | undefined> {
-  const { snapshot } = present();
-  invariant(snapshot !== undefined, 'a snapshot is begun before it is read');
-  return await snapshot.next(into, systemScheduler);
+function snapshotOf(number: number): SnapshotCursor {
+  const snapshot = present().snapshots.get(number);
+  invariant(snapshot !== undefined, 'a snapshot is read or ended between its begin and its end');
+  return snapshot;
 }
 
 async function query(query: unknown): Promise<unknown> {

@@ -60,8 +60,8 @@ export class MainThreadHost implements MachineHost {
   private lastApplied = 0;
   /** A snapshot that begins behind the range that is being applied. */
   private wanted: WantedSnapshot | undefined;
-  /** Applies wait in the queue until the end of a snapshot. */
-  private held = false;
+  /** Snapshots by whose end applies wait in the queue. */
+  private readonly holds = new Set<SnapshotCursor>();
   private callEntries: number;
   /** A slice runs, or one is in the run queue. */
   private busy = false;
@@ -167,6 +167,10 @@ export class MainThreadHost implements MachineHost {
     }
   }
 
+  private get held(): boolean {
+    return this.holds.size > 0;
+  }
+
   /** A few entries for an idle host: reading the clock would cost as much as applying them. */
   private runUntimed(): void {
     this.busy = true;
@@ -242,12 +246,12 @@ export class MainThreadHost implements MachineHost {
       reject(error as KeelsonError);
       return;
     }
-    this.held = this.machine.concurrentSnapshot !== true;
+    if (this.machine.concurrentSnapshot !== true) this.holds.add(cursor);
     resolve({
       lastIndex: this.lastApplied,
       next: (into) => this.nextPiece(cursor, into),
       end: () => {
-        this.goOn();
+        this.goOn(cursor);
         return cursor.end();
       },
     });
@@ -264,9 +268,8 @@ export class MainThreadHost implements MachineHost {
   }
 
   /** The snapshot has ended. */
-  private goOn(): void {
-    if (!this.held) return;
-    this.held = false;
+  private goOn(cursor: SnapshotCursor): void {
+    if (!this.holds.delete(cursor) || this.held) return;
     if (this.queue.length > 0 && !this.busy) this.runSlice();
   }
 

@@ -2,6 +2,7 @@
  * One walk over what `snapshot()` of a machine yields, the same on the main thread and in a worker: in
  * pieces of bounded size and time, copied out at once, because a machine may yield a view of its state.
  */
+import { KeelsonError } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
 import { machineThrew } from './machine-fault.js';
 import type { AnyStateMachine } from './state-machine.js';
@@ -17,7 +18,10 @@ export class SnapshotCursor {
   private first: Step | Promise<Step> | undefined;
   /** What is left of the last chunk. */
   private rest: Uint8Array = NOTHING;
+  /** The machine has no more to give. */
   private done = false;
+  /** By `end`, or by an error: what was given is not whole. */
+  private ended = false;
 
   /**
    * Asks for the first chunk at once: a generator runs up to its first `yield` only then, and its view of
@@ -37,8 +41,8 @@ export class SnapshotCursor {
 
   /**
    * Fills `into`, or a part of it when a slice of time is over between two chunks of the machine. Returns
-   * the bytes; undefined behind the end.
-   * @throws KeelsonError STATE_MACHINE_FAILED
+   * the bytes; undefined behind the end of what the machine yields.
+   * @throws KeelsonError STATE_MACHINE_FAILED, ABORTED when it was ended before
    */
   async next(into: Uint8Array, clock: Pick<Scheduler, 'now'>): Promise<number | undefined> {
     const untilMs = clock.now() + SLICE_MS;
@@ -53,14 +57,17 @@ export class SnapshotCursor {
       this.rest = this.rest.subarray(piece.length);
       filled += piece.length;
     }
+    if (this.ended) throw new KeelsonError('KEELSON_ABORTED', 'the snapshot was ended');
     return filled === 0 && this.done ? undefined : filled;
   }
 
   /** The machine may drop its view. @throws KeelsonError STATE_MACHINE_FAILED */
   async end(): Promise<void> {
+    if (this.ended) return;
+    this.ended = true;
+    this.rest = NOTHING;
     if (this.done) return;
     this.done = true;
-    this.rest = NOTHING;
     try {
       await this.iterator.return?.();
     } catch (error) {
@@ -82,6 +89,7 @@ export class SnapshotCursor {
       return true;
     } catch (error) {
       this.done = true;
+      this.ended = true;
       throw machineThrew('snapshot', error);
     }
   }

@@ -63,8 +63,9 @@ export class WorkerHost implements MachineHost {
   private runningQueries = 0;
   private opened = false;
   private concurrentSnapshot = false;
-  /** Applies wait in the queue until the end of a snapshot. */
-  private held = false;
+  private snapshots = 0;
+  /** Snapshots by whose end applies wait in the queue. */
+  private readonly holds = new Set<number>();
   private failure: KeelsonError | undefined;
   private closing: Promise<void> | undefined;
   private idle: (() => void) | undefined;
@@ -143,22 +144,28 @@ export class WorkerHost implements MachineHost {
   /** Behind the applies that the worker has; those that wait here come after it. */
   async snapshot(): Promise<MachineSnapshot> {
     this.checkUsable();
-    this.held = !this.concurrentSnapshot;
+    const snapshot = ++this.snapshots;
+    if (!this.concurrentSnapshot) this.holds.add(snapshot);
     let lastIndex: number;
     try {
-      lastIndex = (await this.run({ type: 'beginSnapshot' })) as number;
+      lastIndex = (await this.run({ type: 'beginSnapshot', snapshot })) as number;
     } catch (error) {
-      this.goOn();
+      this.goOn(snapshot);
       throw error;
     }
+    let ended = false;
     return {
       lastIndex,
-      next: async (into) =>
-        (await this.run({ type: 'nextOfSnapshot', into })) as number | undefined,
+      next: async (into) => {
+        if (ended) throw new KeelsonError('KEELSON_ABORTED', 'the snapshot was ended');
+        return (await this.run({ type: 'nextOfSnapshot', snapshot, into })) as number | undefined;
+      },
       end: async () => {
-        this.goOn();
+        if (ended) return;
+        ended = true;
+        this.goOn(snapshot);
         if (this.failure === undefined && this.closing === undefined) {
-          await this.run({ type: 'endSnapshot' });
+          await this.run({ type: 'endSnapshot', snapshot });
         }
       },
     };
@@ -250,14 +257,14 @@ export class WorkerHost implements MachineHost {
   }
 
   /** The snapshot has ended. */
-  private goOn(): void {
-    this.held = false;
+  private goOn(snapshot: number): void {
+    this.holds.delete(snapshot);
     this.pump();
   }
 
   private pump(): void {
     const { limits } = this.options;
-    if (this.held) return;
+    if (this.holds.size > 0) return;
     while (this.queue.length > 0 && this.running.length < limits.maxQueuedApplies) {
       if (this.failure !== undefined) return;
       this.startApply(this.takeBatch());

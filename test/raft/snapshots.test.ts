@@ -76,6 +76,19 @@ describe.each([
     await expectFilled(again, 3_500);
   });
 
+  it('builds a whole snapshot when the one before was given up as it began', async () => {
+    const node = await start(machine, { keep: 1 });
+    await fill(node, 0, 2_000);
+    const abort = new AbortController();
+    const given = refusal(node.snapshot({ signal: abort.signal }));
+    abort.abort();
+    expect((await given).code).toBe('KEELSON_ABORTED');
+    const { logId } = await node.snapshot();
+    const again = await restart();
+    expect(again.status().snapshotIndex).toBe(logId.index);
+    await expectFilled(again, 2_000);
+  });
+
   it('takes snapshots while it is written to, and loses nothing', async () => {
     const node = await start(machine, { everyEntries: 1_000, keep: 1 });
     await fill(node, 0, 6_000);

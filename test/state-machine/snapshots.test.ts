@@ -181,6 +181,33 @@ describe.each(ways)('a machine given as $way', ({ create }) => {
     await next.end();
   });
 
+  test('that is asked again ends each of its snapshots by itself', async () => {
+    const host = await start();
+    add(host, 1, 5);
+    await events.untilApplied(5);
+    const [given, kept] = await Promise.all([host.snapshot(), host.snapshot()]);
+    await given.end();
+    await given.end();
+    add(host, 6, 9);
+    expect(numbersIn(await rest(kept))).toEqual(range(5));
+    expect(await host.query('values')).toEqual(range(5));
+    expect(await host.query('given up')).toBe(1);
+    await kept.end();
+    await events.untilApplied(9);
+  });
+
+  test('does not take a snapshot that was ended for one that is whole', async () => {
+    const host = await start();
+    add(host, 1, 5);
+    await events.untilApplied(5);
+    const snapshot = await host.snapshot();
+    await snapshot.next(sharedBytes(8));
+    const [ended, next] = await Promise.allSettled([snapshot.end(), snapshot.next(sharedBytes(8))]);
+    expect(ended.status).toBe('fulfilled');
+    expect(next).toMatchObject({ status: 'rejected', reason: { code: 'KEELSON_ABORTED' } });
+    expect((await failure(snapshot.next(sharedBytes(8)))).code).toBe('KEELSON_ABORTED');
+  });
+
   test('is restored anew when the chunks of a damaged snapshot end with an error', async () => {
     const host = await start();
     const damage = new KeelsonError('KEELSON_STORAGE_CORRUPT', 'a bit has flipped');
