@@ -19,8 +19,10 @@ export interface MachineHost {
   /**
    * Begins a snapshot of what the applies have led to so far, behind one that is whole. One is
    * built at a time, but one that was given up may end when the next has begun: each has an end of its own.
+   * One that has not begun may give its place to the next.
    * Applies that come later go on beside it if the machine allows that; else they wait until its end.
-   * @throws KeelsonError STATE_MACHINE_FAILED when the machine throws: its state is what it was
+   * @throws KeelsonError STATE_MACHINE_FAILED when the machine throws: its state is what it was; ABORTED for one
+   * that gave its place away
    */
   snapshot(): Promise<MachineSnapshot>;
   /**

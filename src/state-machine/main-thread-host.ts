@@ -124,7 +124,7 @@ export class MainThreadHost implements MachineHost {
   snapshot(): Promise<MachineSnapshot> {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     if (this.closed) return Promise.reject(closedError(this.group));
-    invariant(this.wanted === undefined, 'one snapshot at a time');
+    this.wanted?.reject(replacedError());
     return new Promise((resolve, reject) => {
       this.wanted = { resolve, reject };
       if (!this.busy) this.beginSnapshot(this.wanted);
@@ -322,6 +322,11 @@ export function checkLastApplied(lastApplied: unknown): number {
     'KEELSON_STATE_MACHINE_FAILED',
     `open of the state machine must return the index of its last applied entry, and returned ${lastApplied}`,
   );
+}
+
+/** Nobody but a build that was given up waited for it. */
+function replacedError(): KeelsonError {
+  return new KeelsonError('KEELSON_ABORTED', 'a later snapshot was asked for before it had begun');
 }
 
 export function closedError(group: number): KeelsonError {

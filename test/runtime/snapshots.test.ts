@@ -104,6 +104,32 @@ describe.concurrent('a snapshot that is asked for', () => {
     expect(ledgers.logged('snapshot.failed')).toEqual([]);
   });
 
+  it('is built although one before it was given up while it waited for an apply to end', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 3);
+    const ledger = ledgers.ledger();
+    const apply = ledger.apply.bind(ledger);
+    let calls = 0;
+    // Each call takes more than a slice.
+    ledger.apply = (entries) => {
+      calls++;
+      for (const untilMs = performance.now() + 10; performance.now() < untilMs; );
+      return apply(entries);
+    };
+    const writes = writeMany(node, 150);
+    await until(() => calls >= 2);
+    const abort = new AbortController();
+    const call = codeOf(node.snapshot({ signal: abort.signal }));
+    abort.abort();
+    expect(await call).toBe('KEELSON_ABORTED');
+    const next = node.snapshot();
+    const index = await writes;
+    expect((await next).logId.index).toBe(index);
+    expect(ledger.snapshots).toBe(1);
+    expect(node.status().state).toBe('leader');
+  });
+
   it('goes on for the others when one call is given up', async () => {
     await using ledgers = await LedgerCluster.start();
     const node = await ledgers.cluster.leader();
