@@ -6,7 +6,8 @@
  * build-<id>.tmp, receive-<id>.tmp                                    unfinished, removed at a start
  * ```
  *
- * A file gets its name only when all of it is synced, and the directory is synced behind the rename.
+ * A file gets its name only when all of it is synced, and the directory is synced behind the rename; by a
+ * start once more, since the process may have been killed between the two.
  */
 import { join } from 'node:path';
 import { KeelsonError } from '../base/errors.js';
@@ -68,6 +69,8 @@ export function scanSnapshots(
   const names = disk.list(directory);
   const unfinished = names.filter((name) => TEMPORARY.test(name));
   for (const name of unfinished) disk.remove(join(directory, name));
+  // The log may be purged behind what is found.
+  disk.syncDirectory(directory);
   const snapshots: SnapshotInfo[] = [];
   const damaged: SnapshotDamage[] = [];
   for (const name of names.filter(isSnapshotName).reverse()) {

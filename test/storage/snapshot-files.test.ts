@@ -166,6 +166,19 @@ describe('the directory of snapshots', () => {
     }
   });
 
+  it('makes the name of a snapshot durable that a start finds, for the log may go behind it', async () => {
+    const { disk, store } = await oneSnapshot();
+    const { file } = await build(store, 20);
+    disk.rename(file, `${file}.unnamed`);
+    disk.syncDirectory(DIRECTORY);
+    // The process is killed between the rename and the sync behind it.
+    disk.rename(`${file}.unnamed`, file);
+    const again = await openSnapshots(disk, { keep: 1 });
+    expect(again.oldestKept?.lastIncluded.index).toBe(20);
+    const afterCrash = await openSnapshots(disk.crash(), { keep: 1 });
+    expect(afterCrash.newest?.lastIncluded.index).toBe(20);
+  });
+
   it('keeps as many as it is told, and an older one until the newer is durable', async () => {
     const disk = newDisk();
     const store = await openSnapshots(disk, { keep: 2 });
