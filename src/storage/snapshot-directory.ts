@@ -105,7 +105,7 @@ export function readSnapshotFile(
   }
 }
 
-/** Gives a file that is durable under a temporary name its own. */
+/** Gives a file that is durable under a temporary name its own; when it cannot, nothing is left of it. */
 export function publishSnapshot(
   disk: Disk,
   directory: string,
@@ -115,8 +115,13 @@ export function publishSnapshot(
 ): SnapshotInfo {
   const index = String(header.lastIncluded.index).padStart(16, '0');
   const file = join(directory, `snapshot-${index}-${header.id}.snap`);
-  disk.rename(temporary, file);
-  disk.syncDirectory(directory);
+  try {
+    disk.rename(temporary, file);
+    disk.syncDirectory(directory);
+  } catch (error) {
+    for (const path of [temporary, file]) if (disk.exists(path)) disk.remove(path);
+    throw error;
+  }
   return { ...header, file, bytes };
 }
 

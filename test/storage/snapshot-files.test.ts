@@ -30,6 +30,17 @@ async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
   );
 }
 
+async function buildOrAbort(store: SnapshotStore, index: number): Promise<void> {
+  const writer = await store.create(headerAt(index));
+  try {
+    await writer.append(patternOf(300));
+    await writer.publish();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+}
+
 /** A file of 300 payload bytes: four whole chunks and one of 44 bytes. */
 async function oneSnapshot(): Promise<{ disk: MemoryDisk; store: SnapshotStore; file: string }> {
   const disk = newDisk();
@@ -226,6 +237,24 @@ describe('the directory of snapshots', () => {
     expect(again.unusable(15).message).toContain(newest.file);
     await build(again, 30);
     expect(disk.exists(newest.file)).toBe(false);
+  });
+
+  it.each([
+    ['cannot be begun', { operation: 'write', code: 'ENOSPC' }],
+    ['cannot be synced', { operation: 'dataSync', code: 'EIO' }],
+    ['cannot be renamed', { operation: 'rename', code: 'EIO' }],
+    ['cannot be named durably', { operation: 'syncDirectory', code: 'EIO' }],
+  ] as const)('is left as it was by snapshots that %s, however many', async (_, fault) => {
+    const disk = newDisk();
+    const store = await openSnapshots(disk, { chunkBytes: 1024 * 1024 });
+    await build(store, 10);
+    const before = disk.list(DIRECTORY);
+    for (let index = 100; index < 150; index++) {
+      disk.fail({ ...fault, nth: 1 });
+      expect(await codeOf(buildOrAbort(store, index))).toMatch(/^KEELSON_STORAGE_(FULL|FAILED)$/);
+      expect(disk.list(DIRECTORY)).toEqual(before);
+    }
+    await build(store, 1_000);
   });
 
   it('has no room, says so, and has given back what it took', async () => {
