@@ -66,6 +66,7 @@ export class SnapshotBuild {
     for (;;) {
       const filled = await this.orGivenUp(source.next(buffer));
       if (filled === undefined) return;
+      if (filled === 0) continue;
       await this.orGivenUp(writer.append(buffer.subarray(0, filled)));
       bytes += filled;
       onProgress(bytes);

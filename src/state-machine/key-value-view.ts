@@ -8,6 +8,9 @@
 import type { KeyValueEntry, VersionedValue } from './key-value.js';
 import { OrderedKeys } from './ordered-keys.js';
 
+/** About a millisecond's worth of keys that came later, which a walk passes in one step. */
+const MAX_PASSED_KEYS = 512;
+
 export class KeyValueView {
   readonly size: number;
   private readonly values: ReadonlyMap<string, VersionedValue>;
@@ -45,8 +48,8 @@ export class KeyValueView {
     if (this.old.has(key)) this.gone.add(key);
   }
 
-  /** One walk; writes may come between two steps. */
-  *entries(): Generator<KeyValueEntry, void> {
+  /** One walk; writes may come between two steps. Undefined: it only passed keys that the view does not show. */
+  *entries(): Generator<KeyValueEntry | undefined, void> {
     let live = this.keys.from('');
     let gone = this.gone.from('');
     let nextLive = this.nextLive(live);
@@ -64,7 +67,7 @@ export class KeyValueView {
       const { value, version } = this.old.get(key) ?? this.values.get(key)!;
       this.old.delete(key);
       this.passed = key;
-      yield { key, value, version };
+      yield version <= this.lastIndex ? { key, value, version } : undefined;
       if (this.moved) continue;
       if (key === nextLive) nextLive = this.nextLive(live);
       else nextGone = this.next(gone);
@@ -81,12 +84,13 @@ export class KeyValueView {
     return this.keys.compare(live, gone) < 0 ? live : gone;
   }
 
-  /** The next key that was there already, with this value or an older one. */
+  /** The next key that was there already, with this value or an older one; or the last of many that were not. */
   private nextLive(keys: Iterator<string, void>): string | undefined {
-    for (;;) {
+    for (let passed = 1; ; passed++) {
       const key = this.next(keys);
       if (key === undefined || this.old.has(key)) return key;
       if (this.values.get(key)!.version <= this.lastIndex) return key;
+      if (passed === MAX_PASSED_KEYS) return key;
     }
   }
 

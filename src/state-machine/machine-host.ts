@@ -54,7 +54,7 @@ export interface MachineSnapshot {
   readonly lastIndex: number;
   /**
    * Puts the next bytes of it into `into`, memory that threads share. Returns how many, which may be fewer than
-   * fit; undefined behind the end, and only there.
+   * fit, or none yet; undefined behind the end, and only there.
    * @throws KeelsonError STATE_MACHINE_FAILED, ABORTED after `end`
    */
   next(into: Uint8Array<SharedArrayBuffer>): Promise<number | undefined>;

@@ -40,16 +40,18 @@ export class SnapshotCursor {
   }
 
   /**
-   * Fills `into`, or a part of it when a slice of time is over between two chunks of the machine. Returns
-   * the bytes; undefined behind the end of what the machine yields.
+   * Fills `into`, or a part of it, even nothing, when a slice of time is over between two chunks of the
+   * machine. Returns the bytes; undefined behind the end of what the machine yields.
    * @throws KeelsonError STATE_MACHINE_FAILED, ABORTED when it was ended before
    */
   async next(into: Uint8Array, clock: Pick<Scheduler, 'now'>): Promise<number | undefined> {
     const untilMs = clock.now() + SLICE_MS;
     let filled = 0;
+    let asked = false;
     while (filled < into.length) {
       if (this.rest.length === 0) {
-        if (filled > 0 && clock.now() >= untilMs) break;
+        if (asked && clock.now() >= untilMs) break;
+        asked = true;
         if (!(await this.advance())) break;
       }
       const piece = this.rest.subarray(0, into.length - filled);

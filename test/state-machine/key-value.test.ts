@@ -276,6 +276,22 @@ describe('snapshot', () => {
     },
   );
 
+  test('lets others have the thread while it passes keys that came later', async () => {
+    const { machine, run } = machineWith();
+    const put = (key: string): void => void run({ op: 'put', key, value: bytes('v'.repeat(100)) });
+    for (let key = 0; key < 1_000; key++) put(`a${key}`);
+    put('z');
+    const before = machine.digest();
+    const snapshot = machine.snapshot();
+    const chunks = [copyOf(snapshot.next().value!)];
+    for (let key = 0; key < 20_000; key++) put(`m${key}`);
+    for (const chunk of snapshot) chunks.push(copyOf(chunk));
+    expect(chunks.length).toBeGreaterThan(20);
+    const copy = new KeyValueMachine();
+    await copy.restore(cut(chunks, 10_000));
+    expect(copy.digest()).toBe(before);
+  });
+
   test('that is given up is forgotten', () => {
     const { machine, run } = machineWith();
     for (let key = 0; key < 2_000; key++)

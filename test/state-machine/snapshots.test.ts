@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { KeelsonError } from '../../dist/base/errors.js';
 import type { MachineHost, MachineSnapshot } from '../../dist/state-machine/machine-host.js';
+import { SnapshotCursor } from '../../dist/state-machine/snapshot-cursor.js';
 import ConcurrentSnapshotter from './support/concurrent-snapshotter.mjs';
 import {
   commandLease,
@@ -266,5 +267,22 @@ describe.each(ways)('a machine given as $way', ({ create }) => {
     expect(code).toBe('KEELSON_STATE_MACHINE_FAILED');
     await host.restore(chunksOf(new Uint8Array(8)), 40);
     expect(await host.query('all')).toEqual([0]);
+  });
+});
+
+describe('a walk over a snapshot', () => {
+  test('looks at the clock although the machine has nothing to give yet', async () => {
+    const machine = new Snapshotter();
+    Reflect.set(machine, 'snapshot', function* () {
+      for (let count = 0; count < 3; count++) yield new Uint8Array(0);
+      yield Uint8Array.of(7);
+    });
+    let nowMs = 0;
+    const clock = { now: () => nowMs++ };
+    const cursor = new SnapshotCursor(machine);
+    const filled: (number | undefined)[] = [];
+    do filled.push(await cursor.next(new Uint8Array(8), clock));
+    while (filled.at(-1) !== undefined);
+    expect(filled).toEqual([0, 0, 0, 1, undefined]);
   });
 });
