@@ -78,12 +78,18 @@ export function scanSnapshots(
     try {
       snapshots.push(readSnapshotFile(heap, disk, file, group, snapshots.length === 0));
     } catch (error) {
-      const { code, details } = error as KeelsonError;
-      if (code !== 'KEELSON_STORAGE_CORRUPT') throw error;
-      damaged.push(details as unknown as SnapshotDamage);
+      damaged.push(damageOf(error, file));
     }
   }
   return { snapshots, damaged };
+}
+
+/** A bad sector is as good as a flipped bit: an older snapshot may do. @throws anything else */
+function damageOf(error: unknown, file: string): SnapshotDamage {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'EIO') return { file, offset: 0, finding: `it cannot be read: ${message}` };
+  if (code !== 'KEELSON_STORAGE_CORRUPT') throw error;
+  return (error as KeelsonError).details as unknown as SnapshotDamage;
 }
 
 /** @throws KeelsonError STORAGE_CORRUPT with file and offset */

@@ -257,6 +257,15 @@ describe('the directory of snapshots', () => {
     await build(store, 1_000);
   });
 
+  it('falls back to the older one when the newest cannot be read', async () => {
+    const { disk, store } = await oneSnapshot();
+    const { file } = await build(store, 20);
+    disk.fail({ operation: 'read', nth: 1, code: 'EIO', pathIncludes: file, sticky: true });
+    const again = await openSnapshots(disk);
+    expect(again.newest?.lastIncluded.index).toBe(10);
+    expect(again.damaged).toMatchObject([{ file, finding: expect.stringContaining('EIO') }]);
+  });
+
   it('has no room, says so, and has given back what it took', async () => {
     const { MemoryDisk } = await import('../../dist/storage/memory-disk.js');
     const disk = new MemoryDisk({ capacityBytes: 16 * 4096 });
