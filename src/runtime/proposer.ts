@@ -207,6 +207,11 @@ export class Proposer {
     }
   }
 
+  /** Entries behind `index` were overwritten: whoever waits for them is told so. */
+  overwrittenAfter(index: number): void {
+    this.proposals.truncatedAfter(index, this.steps.errors.overwritten());
+  }
+
   /** What has no place in this log yet will get none: another leads now, or soon will. */
   lostOffice(): void {
     this.proposals.sendOnUnappended(this.steps.errors.notLeader());

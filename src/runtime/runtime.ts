@@ -1,7 +1,7 @@
 import { type ErrorCode, KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
-import type { AppendEntries, Command } from '../engine/commands.js';
+import type { Command } from '../engine/commands.js';
 import type { Engine } from '../engine/engine.js';
 import type { AppendRequest, ControlMessage, SnapshotRequest } from '../engine/messages.js';
 import type { IoId, Membership, NodeId } from '../engine/types.js';
@@ -11,22 +11,22 @@ import type {
   Network,
   NetworkHandler,
 } from '../network/network.js';
-import type { MachineEvents, MachineHost } from '../state-machine/machine-host.js';
-import type { LogStore } from '../storage/log-store.js';
+import type { MachineEvents } from '../state-machine/machine-host.js';
 import type { SnapshotStore } from '../storage/snapshot-store.js';
-import { ApplyLane, type ApplyLimits } from './apply-lane.js';
+import { ApplyLane } from './apply-lane.js';
 import type { CallScope } from './call-scope.js';
 import { EntryStaging } from './entry-staging.js';
-import { FlushWatch } from './flush-watch.js';
 import { ForwardedRequests } from './forwarded-requests.js';
 import { LeadershipErrors } from './leadership-errors.js';
+import { LogLane } from './log-lane.js';
 import { NO_MEMBERSHIP } from './membership-codec.js';
-import type { Proposals, SendOn } from './proposals.js';
-import { Proposer, type ProposerLimits, type ProposerSteps } from './proposer.js';
+import type { Proposals } from './proposals.js';
+import { Proposer, type ProposerSteps } from './proposer.js';
 import { ReadLane } from './read-lane.js';
 import { ReplicateLane } from './replicate-lane.js';
-import { type ExchangeLimits, SnapshotExchange } from './snapshot-exchange.js';
-import { SnapshotLane, type SnapshotLimits } from './snapshot-lane.js';
+import type { RuntimeObserver, RuntimeParts } from './runtime-parts.js';
+import { SnapshotExchange } from './snapshot-exchange.js';
+import { SnapshotLane } from './snapshot-lane.js';
 
 /**
  * Drives one group on one node: turns what happens (client calls, messages, completions, time) into
@@ -36,42 +36,6 @@ import { SnapshotLane, type SnapshotLimits } from './snapshot-lane.js';
  * Everything runs on one thread, in short steps. Writes that arrive in one turn of the run queue
  * become one block; a step never waits for I/O.
  */
-export interface RuntimeParts {
-  readonly group: number;
-  readonly nodeId: NodeId;
-  readonly engine: Engine;
-  readonly store: LogStore;
-  readonly network: Network;
-  readonly snapshots: SnapshotStore;
-  readonly machine: MachineHost;
-  readonly scheduler: Scheduler;
-  readonly logger: Logger;
-  readonly limits: RuntimeLimits;
-  readonly snapshotLimits: SnapshotLimits & ExchangeLimits;
-  /** Index that the machine has applied already, by itself or with a snapshot. */
-  readonly machineApplied: number;
-  /** Time of the snapshot that this node starts from, 0 without one. */
-  readonly snapshotTime: number;
-  readonly observer: RuntimeObserver;
-  /** Takes over writes that this node was given as a leader and may propose no longer. */
-  readonly sendOn: SendOn;
-}
-
-export interface RuntimeLimits extends ProposerLimits, ApplyLimits {
-  readonly callTimeoutMs: number;
-  readonly flushStallMs: number;
-  readonly maxPendingReads: number;
-}
-
-/** What the owner of a runtime is told; each is called between two steps. */
-export interface RuntimeObserver {
-  /** Role, term, leader, membership or an index has changed. */
-  changed(): void;
-  leadership(): void;
-  membership(membership: Membership): void;
-  failed(error: KeelsonError): void;
-}
-
 export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   readonly engine: Engine;
   readonly proposer: Proposer;
@@ -79,8 +43,6 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   readonly snapshotLane: SnapshotLane;
   readonly exchange: SnapshotExchange;
   readonly errors: LeadershipErrors;
-  private readonly group: number;
-  private readonly store: LogStore;
   private readonly snapshots: SnapshotStore;
   private readonly network: Network;
   private readonly scheduler: Scheduler;
@@ -89,7 +51,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   private readonly staging: EntryStaging;
   private readonly proposals: Proposals;
   private readonly forwardedRequests: ForwardedRequests;
-  private readonly flushWatch: FlushWatch;
+  private readonly logLane: LogLane;
   private readonly applyLane: ApplyLane;
   private readonly replicateLane: ReplicateLane;
   private running = false;
@@ -101,9 +63,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   constructor(parts: RuntimeParts) {
     const { group, nodeId, engine, store, network, scheduler, logger, limits } = parts;
     const { machine, machineApplied, snapshots } = parts;
-    this.group = group;
     this.engine = engine;
-    this.store = store;
     this.snapshots = snapshots;
     this.network = network;
     this.scheduler = scheduler;
@@ -114,7 +74,9 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.proposer = new Proposer(engine, scheduler, this.staging, limits, this, parts.sendOn);
     this.proposals = this.proposer.proposals;
     this.forwardedRequests = new ForwardedRequests(this, scheduler, limits.callTimeoutMs);
-    this.flushWatch = new FlushWatch(limits.flushStallMs);
+    const { staging, proposer } = this;
+    const { flushStallMs } = limits;
+    this.logLane = new LogLane({ group, engine, store, staging, proposer, logger, flushStallMs });
     this.reads = new ReadLane(machineApplied, limits.maxPendingReads);
     const fail = (error: unknown): void => this.fail(error);
     this.applyLane = new ApplyLane(group, store, machine, limits, machineApplied, fail);
@@ -292,7 +254,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
 
   flushed(_group: number, io: IoId): void {
     if (this.stopReason !== undefined) return;
-    this.flushWatch.flushedUpTo(io.sequence);
+    this.logLane.flushedUpTo(io.sequence);
     try {
       this.engine.logFlushed(io.sequence);
     } catch (error) {
@@ -397,7 +359,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
   private execute(command: Command): void {
     switch (command.type) {
       case 'AppendEntries':
-        this.appendEntries(command);
+        this.logLane.append(command);
         return;
       case 'Replicate':
         this.replicateLane.replicate(command);
@@ -409,32 +371,23 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
         this.applyLane.extend(command.lastIndex);
         return;
       case 'Commit':
-        this.store.recordCommitted(this.group, command.index);
+        this.logLane.committed(command.index);
         this.storeWritable();
         return;
       case 'SaveVote':
-        this.flushWatch.submittedUpTo(command.io.sequence);
-        this.store.saveVote(this.group, command.io);
+        this.logLane.saveVote(command.io);
         return;
       case 'TruncateAfter':
-        // Before what is overwritten: the slots that have no place yet stand behind it.
-        this.proposer.lostOffice();
-        this.proposals.truncatedAfter(command.index, this.errors.overwritten());
-        this.flushWatch.submittedUpTo(command.io.sequence);
-        this.store.truncateAfter(this.group, command.index, command.io);
+        this.logLane.truncateAfter(command);
         return;
       case 'AdvanceIo':
-        this.flushWatch.submittedUpTo(command.io.sequence);
-        this.store.advanceIo(this.group, command.io);
+        this.logLane.advanceIo(command.io);
         return;
       case 'PurgeUpTo':
-        this.store.purge(this.group, command.upTo);
+        this.logLane.purge(command.upTo);
         return;
       case 'ResetLog':
-        this.proposer.lostOffice();
-        this.proposals.truncatedAfter(0, this.errors.overwritten());
-        this.flushWatch.submittedUpTo(command.io.sequence);
-        this.store.resetLog(this.group, command.lastIncluded, command.io);
+        this.logLane.reset(command);
         return;
       case 'BuildSnapshot':
         this.snapshotLane.begin();
@@ -463,12 +416,6 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     }
   }
 
-  private appendEntries(command: AppendEntries): void {
-    const staged = this.staging.stagedFor(command);
-    this.flushWatch.submittedUpTo(command.io.sequence);
-    this.store.append(this.group, staged, command.firstIndex, command.io);
-  }
-
   // Time -----------------------------------------------------------------------------------------
 
   /** One timer, armed for whatever comes first; a deadline that moved away only costs an early call. */
@@ -484,23 +431,13 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.timerAtMs = Number.POSITIVE_INFINITY;
     if (this.stopReason !== undefined) return;
     const now = this.scheduler.now();
-    this.proposals.expire(
-      now,
-      () => new KeelsonError('KEELSON_TIMEOUT', 'no answer in time', { outcome: 'unknown' }),
-    );
     this.step(() => {
+      this.proposals.expire(
+        now,
+        () => new KeelsonError('KEELSON_TIMEOUT', 'no answer in time', { outcome: 'unknown' }),
+      );
       this.engine.elapse(now);
-      this.checkDisk(now);
+      this.logLane.checkDisk(now);
     });
   };
-
-  private checkDisk(nowMs: number): void {
-    const stalledMs = this.flushWatch.stalledMs(nowMs);
-    if (stalledMs === 0 || this.engine.role !== 'leader') return;
-    this.logger.error(
-      { event: 'storage.stalled', stalledMs: Math.round(stalledMs) },
-      'nothing has become durable for longer than storage.flushStallMs: handing over',
-    );
-    this.engine.stepDown();
-  }
 }
