@@ -7,7 +7,7 @@
  * thread had written is unknown. A thread that hangs in the kernel does not hang `close`.
  */
 import { existsSync } from 'node:fs';
-import { Piscina } from 'piscina';
+import type { Piscina } from 'piscina';
 import { invariant } from '../base/assert.js';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
 import { fileOf } from '../base/file-of.js';
@@ -26,6 +26,7 @@ import {
   writeCommand,
 } from './lane-channel.js';
 import type { BatchPlace, LaneStart, LaneWriterOptions, SealCommand } from './lane-writer.js';
+import { oneThreadPool } from './one-thread-pool.js';
 import type { LaneEvents, StorageExecutor } from './storage-executor.js';
 import { LANE_QUEUE_LIMIT } from './storage-executor.js';
 import type { StorageTask, StorageTaskResult } from './storage-tasks.js';
@@ -177,21 +178,7 @@ export class PiscinaExecutor implements StorageExecutor {
   }
 
   private makePool(name: string): Piscina {
-    const pool = new Piscina({
-      filename: this.workerFile.href,
-      name: 'default',
-      minThreads: 1,
-      maxThreads: 1,
-      concurrentTasksPerWorker: 1,
-      stricterFIFO: true,
-      // A file is used only by the thread that opened it, and ends with that thread.
-      trackUnmanagedFds: true,
-      recordTiming: false,
-      workerData: { name },
-    });
-    // Without a listener an error of an idle thread would end the process; tasks fail by themselves.
-    pool.on('error', (error: unknown) => this.threadFailed(error));
-    return pool;
+    return oneThreadPool(this.workerFile, (error) => this.threadFailed(error), { name });
   }
 
   private threadFailed(error: unknown): void {

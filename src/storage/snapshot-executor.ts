@@ -3,11 +3,12 @@
  * the log, or a flush, never waits behind a snapshot, and its death does not poison the log.
  */
 import { existsSync } from 'node:fs';
-import { Piscina } from 'piscina';
+import type { Piscina } from 'piscina';
 import { fromErrorRecord, KeelsonError } from '../base/errors.js';
 import { fileOf } from '../base/file-of.js';
 import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { Disk } from './disk.js';
+import { oneThreadPool } from './one-thread-pool.js';
 import {
   type SnapshotTask,
   type SnapshotTaskResult,
@@ -72,18 +73,7 @@ export class PiscinaSnapshotExecutor implements SnapshotExecutor {
         { details: { file } },
       );
     }
-    this.pool = new Piscina({
-      filename: workerFile.href,
-      minThreads: 1,
-      maxThreads: 1,
-      concurrentTasksPerWorker: 1,
-      stricterFIFO: true,
-      // A file is used only by the thread that opened it, and ends with that thread.
-      trackUnmanagedFds: true,
-      recordTiming: false,
-    });
-    // Without a listener an error of an idle thread would end the process.
-    this.pool.on('error', (error: unknown) => this.died(error));
+    this.pool = oneThreadPool(workerFile, (error) => this.died(error));
   }
 
   async run<T extends SnapshotTask>(
