@@ -38,6 +38,7 @@ import type { GroupLoss } from './lost-ranges.js';
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
+import { reportLosses, reportRecovery } from './recovery-report.js';
 import type { StorageExecutor } from './storage-executor.js';
 import { StoreDamage } from './store-damage.js';
 import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
@@ -315,7 +316,7 @@ export class WalLogStore implements LogStore {
     if (recovered.losses.length > 0) {
       this.damage = new StoreDamage(recovered.losses, recovered.lost);
       this.files.beginReading(readMemory, () => this.checkUsable());
-      this.logDamage(recovered);
+      reportLosses(this.logger, directory, recovered);
       return;
     }
     const place = await executor.startLane(
@@ -335,7 +336,7 @@ export class WalLogStore implements LogStore {
     );
     if (place !== undefined) recovered.placeCarried(place);
     this.files.begin(recovered, readMemory, () => this.checkUsable());
-    this.logRecovery(recovered);
+    reportRecovery(this.logger, directory, recovered);
   }
 
   private takeOver(recovered: RecoveredLane): void {
@@ -348,26 +349,6 @@ export class WalLogStore implements LogStore {
       this.groups.set(id, log);
       this.indexBudget.count(log);
     }
-  }
-
-  private logRecovery(recovered: RecoveredLane): void {
-    const { batches, entries, tornTail, start } = recovered;
-    const fields = { directory: this.directory, batches, entries, segment: start.sequence };
-    this.logger.info({ event: 'storage.recovered', ...fields }, 'the log was recovered');
-    if (tornTail === undefined) return;
-    this.logger.warn(
-      { event: 'storage.torn-tail', ...tornTail },
-      'an unreadable tail that was never acknowledged was cut off',
-    );
-  }
-
-  private logDamage({ losses, lost }: RecoveredLane): void {
-    for (const { message, details } of losses) {
-      this.logger.error({ event: 'storage.damaged', ...details }, message);
-    }
-    const groups = lost.filter(({ ranges, voteInDoubt }) => ranges.length > 0 || voteInDoubt);
-    const text = 'the log has lost data: what is left can be read, and nothing is written';
-    this.logger.error({ event: 'storage.read-only', directory: this.directory, groups }, text);
   }
 
   private findOldestSegment(): number {
