@@ -36,8 +36,10 @@ export class SnapshotFileWriter {
     header: SnapshotHeader,
     chunkBytes: number,
   ) {
-    this.file = disk.open(path, { access: 'write', create: true });
-    this.buffer = new SnapshotBuffer(heap, chunkBytes);
+    const create = { access: 'write', create: true } as const;
+    const { buffer, file } = openBuffered(heap, chunkBytes, () => disk.open(path, create));
+    this.buffer = buffer;
+    this.file = file;
     try {
       const bytes = this.buffer.writeHeader(header);
       this.previous = this.buffer.headerChecksum();
@@ -105,10 +107,13 @@ export class SnapshotFileReader {
   private ended = false;
 
   constructor(heap: SharedHeap, disk: Disk, path: string) {
-    this.file = disk.open(path, { access: 'read' });
-    this.fileBytes = this.file.size();
-    this.buffer = new SnapshotBuffer(heap, MAX_SNAPSHOT_CHUNK_BYTES);
+    const { buffer, file } = openBuffered(heap, MAX_SNAPSHOT_CHUNK_BYTES, () =>
+      disk.open(path, { access: 'read' }),
+    );
+    this.buffer = buffer;
+    this.file = file;
     try {
+      this.fileBytes = file.size();
       this.header = this.readHeader();
       this.previous = this.buffer.headerChecksum();
       this.position = SNAPSHOT_HEADER.bytes + this.header.membership.length;
@@ -177,5 +182,20 @@ export class SnapshotFileReader {
 
   private damaged(offset: number, finding: string): Error {
     return damagedSnapshot(this.file.path, offset, finding);
+  }
+}
+
+/** Memory first: when it or the file is not to be had, nothing of the other stays behind. */
+function openBuffered(
+  heap: SharedHeap,
+  chunkBytes: number,
+  open: () => DiskFile,
+): { readonly buffer: SnapshotBuffer; readonly file: DiskFile } {
+  const buffer = new SnapshotBuffer(heap, chunkBytes);
+  try {
+    return { buffer, file: open() };
+  } catch (error) {
+    buffer.release();
+    throw error;
   }
 }

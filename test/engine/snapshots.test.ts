@@ -125,6 +125,25 @@ describe('building', () => {
   });
 });
 
+describe('what a snapshot says', () => {
+  it('is the term and the membership of its own last entry, whatever came later', () => {
+    const single = new Single({ terms: [1, 1], membership: MEMBERSHIP });
+    const members = membershipOf(1, 2, 4);
+    single.append(2, { term: 2, prev: [1, 2], terms: [2, 2], membership: members, committed: 4 });
+    single.node.flush();
+    single.node.apply();
+    const { snapshots } = single.engine;
+    expect(snapshots.describe(2)).toEqual({
+      lastIncluded: { term: 1, index: 2 },
+      membership: { index: 1, membership: MEMBERSHIP },
+    });
+    expect(snapshots.describe(3)).toEqual({
+      lastIncluded: { term: 2, index: 3 },
+      membership: { index: 3, membership: members },
+    });
+  });
+});
+
 describe('installing', () => {
   it('brings a follower up that needs purged entries, and goes on by the log', () => {
     const { cluster, leader, away } = leftBehind();

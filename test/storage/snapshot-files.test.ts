@@ -7,7 +7,7 @@ import {
   SNAPSHOT_FOOTER,
   SNAPSHOT_HEADER,
 } from '../../dist/storage/snapshot-layout.js';
-import type { SnapshotStore } from '../../dist/storage/snapshot-store.js';
+import type { SnapshotStore, SnapshotWriter } from '../../dist/storage/snapshot-store.js';
 import type { AnnouncedSnapshot } from '../../dist/storage/snapshot-tasks.js';
 import {
   build,
@@ -255,6 +255,39 @@ describe('the directory of snapshots', () => {
       expect(disk.list(DIRECTORY)).toEqual(before);
     }
     await build(store, 1_000);
+  });
+
+  it('has no file of one that there is no memory for', async () => {
+    const disk = newDisk();
+    const store = await openSnapshots(disk, { chunkBytes: 1024 * 1024 });
+    const writers: SnapshotWriter[] = [];
+    const create = async (): Promise<SnapshotWriter> => {
+      const writer = await store.create(headerAt(100 + writers.length));
+      writers.push(writer);
+      return create();
+    };
+    expect(await codeOf(create())).toBe('KEELSON_OVERLOADED');
+    expect(disk.list(DIRECTORY)).toHaveLength(writers.length);
+    for (const writer of writers) await writer.abort();
+    expect(disk.list(DIRECTORY)).toEqual([]);
+    await build(store, 1_000);
+  });
+
+  it('loses those that end before the log begins, but for what is being read', async () => {
+    const disk = newDisk();
+    const store = await openSnapshots(disk, { keep: 4 });
+    const [first, second, third] = [
+      await build(store, 5),
+      await build(store, 10),
+      await build(store, 20),
+    ];
+    const handle = await store.openFile(first);
+    await store.removeBelow(20);
+    expect(store.snapshots).toEqual([third]);
+    expect(disk.exists(second.file)).toBe(false);
+    expect(disk.exists(first.file)).toBe(true);
+    handle.close();
+    expect((await openSnapshots(disk, { keep: 4 })).newest).toEqual(third);
   });
 
   it('falls back to the older one when the newest cannot be read', async () => {
