@@ -1,9 +1,9 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { freePorts } from '../dist/cli/demo/ports.js';
 import type { NodeMessage, NodeReport, NodeTask } from './cluster-tcp-node.js';
 import { environment, printEnvironment } from './environment.js';
 import { integerOption, numberOption } from './options.js';
@@ -102,17 +102,4 @@ function stop(child: ChildProcess): Promise<void> {
     child.on('exit', () => resolve());
     child.send('stop');
   });
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }

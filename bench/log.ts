@@ -7,7 +7,6 @@
  * The log is purged as it grows, as behind snapshots, and measured once it uses its segments again: that
  * is how it goes on for ever, and the bare loop overwrites its file as well.
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemScheduler } from '../dist/base/system-scheduler.js';
@@ -22,6 +21,7 @@ import { openPeers, type PeerResult } from './peers.js';
 import { Progress } from './progress.js';
 import { RawLoop, type RawResult } from './raw-loop.js';
 import { printTargets, type Target } from './target.js';
+import { withWorkDirectory } from './work-directory.js';
 
 const MIB = 1024 * 1024;
 const RAW_FIXED_BYTES = 256 * 1024;
@@ -165,13 +165,7 @@ class Load {
 
 export async function run(argv: string[]): Promise<void> {
   const options = parse(argv);
-  mkdirSync(options.directory, { recursive: true });
-  const directory = mkdtempSync(join(options.directory, 'keelson-bench-'));
-  try {
-    await measure(options, directory);
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+  await withWorkDirectory(options.directory, (directory) => measure(options, directory));
 }
 
 /** Until segments are used again, if they will be soon. */

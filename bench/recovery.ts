@@ -7,17 +7,7 @@
  * first segment of the new run, is told apart.
  */
 import { execFileSync } from 'node:child_process';
-import {
-  closeSync,
-  fstatSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync, readSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemScheduler } from '../dist/base/system-scheduler.js';
@@ -38,6 +28,7 @@ import { environment, printEnvironment } from './environment.js';
 import { bytesOption, integerOption } from './options.js';
 import { Progress } from './progress.js';
 import { printTargets } from './target.js';
+import { withWorkDirectory } from './work-directory.js';
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
@@ -260,13 +251,7 @@ function rounded(opening: Opening): Opening {
 
 export async function run(argv: string[]): Promise<void> {
   const options = parse(argv);
-  mkdirSync(options.directory, { recursive: true });
-  const directory = mkdtempSync(join(options.directory, 'keelson-bench-'));
-  try {
-    await measure(options, directory);
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+  await withWorkDirectory(options.directory, (directory) => measure(options, directory));
 }
 
 async function measure(options: Options, directory: string): Promise<void> {

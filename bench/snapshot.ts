@@ -1,14 +1,13 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { freePorts } from '../dist/cli/demo/ports.js';
 import { KeyValueMachine, keyValueModule, Raft } from '../dist/index.js';
 import { environment, printEnvironment } from './environment.js';
 import { LatencySamples } from './latency.js';
 import { integerOption, numberOption } from './options.js';
 import { Progress } from './progress.js';
 import { printTargets } from './target.js';
+import { withWorkDirectory } from './work-directory.js';
 
 /**
  * Suite `snapshot`: what writers see of it. One node on a real disk whose key-value machine holds many
@@ -47,8 +46,7 @@ export async function run(argv: string[]): Promise<void> {
   printEnvironment(found);
   console.log(`snapshot: ${JSON.stringify(settings)}`);
 
-  const directory = mkdtempSync(join(values.directory, 'keelson-bench-'));
-  try {
+  await withWorkDirectory(values.directory, async (directory) => {
     const node = await openNode(directory, machine);
     await fill(node, settings.keys, settings.valueSize);
     const before = await load(node, settings, later(settings.seconds * 1000));
@@ -76,13 +74,11 @@ export async function run(argv: string[]): Promise<void> {
         JSON.stringify({ suite: 'snapshot', environment: found, ...settings, ...result }),
       );
     }
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
+  });
 }
 
 async function openNode(dataDir: string, machine: 'worker' | 'main') {
-  const address = `127.0.0.1:${await freePort()}`;
+  const address = `127.0.0.1:${(await freePorts(1))[0]}`;
   const node = await Raft.open({
     nodeId: 1,
     clusterName: 'bench',
@@ -175,11 +171,3 @@ function print(result: {
 const keyOf = (key: number): string => `key-${String(key).padStart(9, '0')}`;
 
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}

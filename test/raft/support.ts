@@ -1,8 +1,8 @@
 /** Three nodes as an application has them: real directories, sockets on loopback, and threads. */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { freePorts } from '../../dist/cli/demo/ports.js';
 import {
   type ConfigInput,
   KeelsonError,
@@ -158,17 +158,4 @@ export async function withFreeAddress<T>(use: (address: string) => Promise<T>): 
       if (!portWasTaken(error)) throw error;
     }
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }

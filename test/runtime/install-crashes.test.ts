@@ -4,107 +4,33 @@
  * said that it holds it.
  */
 import { describe, expect, it } from 'vitest';
-import { KeelsonError } from '../../dist/base/errors.js';
-import { silentLogger } from '../../dist/base/logger.js';
 import { SystemScheduler } from '../../dist/base/system-scheduler.js';
-import { resolveConfig } from '../../dist/config/resolve.js';
 import type { SnapshotRequest } from '../../dist/engine/messages.js';
-import { Host } from '../../dist/host.js';
-import { Raft } from '../../dist/index.js';
-import { decodeMembership, encodeMembership } from '../../dist/runtime/membership-codec.js';
-import { MainThreadHost } from '../../dist/state-machine/main-thread-host.js';
+import { encodeMembership } from '../../dist/runtime/membership-codec.js';
 import type { CrashMode } from '../../dist/storage/crash-survival.js';
-import { InlineExecutor } from '../../dist/storage/inline-executor.js';
 import { type DiskCall, MemoryDisk } from '../../dist/storage/memory-disk.js';
-import { snapshotDirectory } from '../../dist/storage/snapshot-directory.js';
-import { InlineSnapshotExecutor } from '../../dist/storage/snapshot-executor.js';
-import { SnapshotStore } from '../../dist/storage/snapshot-store.js';
-import { WalLogStore } from '../../dist/storage/wal-log-store.js';
-import { SharedHeap } from '../../dist/wasm/shared-heap.js';
+import {
+  type CrashNode,
+  LOSSES,
+  newCrashDisk,
+  openCrashNode,
+  openCrashSnapshots,
+} from './support/crash-node.js';
 import { Ledger } from './support/ledger.js';
 import { ScriptedPeers } from './support/scripted-peers.js';
 
-const KIB = 1024;
-const DIRECTORY = '/data';
-const LOSSES: readonly CrashMode[] = ['discard', 'keep', 'reorder', 'torn'];
 const ADDRESSES = { 1: 'in-process:1', 2: 'in-process:2', 3: 'in-process:3' };
 const MEMBERSHIP = { configs: [[1, 2, 3]], learners: [], addresses: ADDRESSES };
 
-const config = resolveConfig({
-  snapshot: { everyEntries: 0, everyBytes: 0, keep: 2, keepEntries: 3, chunkBytes: 4 * KIB },
-});
-const heap = SharedHeap.create({ maximumBytes: 16 * KIB * KIB });
-
-interface Opened {
-  readonly raft: Raft<number, number, 'sum', number>;
+interface Opened extends CrashNode {
   readonly peers: ScriptedPeers;
-  /** As when the power fails: nothing is written any more. */
-  stop(): void;
 }
 
-/** Opens a node that leads at once, by the votes of the test; the one before must not be used any more. */
+/** Opens a node that leads by the votes of the test. */
 async function open(disk: MemoryDisk): Promise<Opened> {
-  heap.reset();
-  const scheduler = new SystemScheduler();
   const peers = new ScriptedPeers();
-  const host = await Host.open({
-    config,
-    identity: { clusterId: 'c'.repeat(32), nodeId: 1, incarnation: '1'.repeat(32) },
-    bootstrap: MEMBERSHIP,
-    scheduler,
-    logger: silentLogger,
-    openStore: (events) =>
-      WalLogStore.open(
-        {
-          directory: DIRECTORY,
-          segmentBytes: 64 * KIB,
-          ringBytes: 64 * KIB,
-          maxBatchBytes: 16 * KIB,
-          maxBatchEntries: 64,
-          maxQueuedBatches: 2,
-          lingerMicros: 0,
-          recovery: 'torn-tail',
-          directIo: 'auto',
-          maxIndexBytes: 4 * KIB * KIB,
-        },
-        {
-          heap,
-          scheduler,
-          events,
-          decodeMembership,
-          executor: new InlineExecutor(heap, disk, scheduler),
-        },
-      ),
-    openSnapshots: () =>
-      SnapshotStore.open({
-        directory: snapshotDirectory(DIRECTORY, 0),
-        group: 0,
-        ...config.snapshot,
-        executor: new InlineSnapshotExecutor(disk, scheduler),
-        logger: silentLogger,
-      }),
-    createMachine: (events) =>
-      new MainThreadHost(new Ledger(), {
-        group: 0,
-        events,
-        scheduler,
-        limits: config.stateMachine,
-      }),
-    createNetwork: () => peers,
-    release: async () => {},
-  });
-  const { runtime } = host;
-  const stop = (): void => runtime.stop(new KeelsonError('KEELSON_CLOSED', 'the power has failed'));
-  try {
-    runtime.engine.campaign();
-    runtime.run();
-    const raft = Raft.on<number, number, 'sum', number>(host);
-    await raft.waitFor(({ readyToLead }) => readyToLead, { timeoutMs: 10_000 });
-    return { raft, peers, stop };
-  } catch (error) {
-    stop();
-    throw error;
-  }
+  const options = { ledger: new Ledger(), membership: MEMBERSHIP, createNetwork: () => peers };
+  return { peers, ...(await openCrashNode(disk, options)) };
 }
 
 /** What a leader of term 49 has built at index 100: the sum of a history that this node has not seen. */
@@ -114,13 +40,7 @@ const LAST_INCLUDED = { term: 49, index: INDEX };
 
 async function snapshotFile(): Promise<Uint8Array> {
   const disk = new MemoryDisk();
-  const store = await SnapshotStore.open({
-    directory: DIRECTORY,
-    group: 0,
-    ...config.snapshot,
-    executor: new InlineSnapshotExecutor(disk, new SystemScheduler()),
-    logger: silentLogger,
-  });
+  const store = await openCrashSnapshots(disk, '/built', new SystemScheduler());
   const writer = await store.create({
     group: 0,
     lastIncluded: LAST_INCLUDED,
@@ -216,16 +136,8 @@ async function checkAfter(disk: MemoryDisk, told: Told, where: string): Promise<
   again.stop();
 }
 
-function newDisk(lies = false): MemoryDisk {
-  const disk = new MemoryDisk();
-  disk.makeDirectory(DIRECTORY);
-  disk.syncDirectory('/');
-  disk.ignoreDataSync = lies;
-  return disk;
-}
-
 async function crashAt(file: Uint8Array, call: DiskCall, loss: CrashMode): Promise<void> {
-  const disk = newDisk();
+  const disk = newCrashDisk();
   disk.crashAt(call.number);
   const told = await runScript(disk, file);
   expect(disk.faults.isDead, `call ${call.number} is reached again`).toBe(true);
@@ -235,7 +147,7 @@ async function crashAt(file: Uint8Array, call: DiskCall, loss: CrashMode): Promi
 
 /** The calls of a whole script that change the disk. */
 async function callsOfScript(file: Uint8Array): Promise<DiskCall[]> {
-  const disk = newDisk();
+  const disk = newCrashDisk();
   const calls = disk.recordCalls();
   expect(await runScript(disk, file)).toMatchObject({ installed: true });
   return calls.filter(({ changes }) => changes);
@@ -243,7 +155,7 @@ async function callsOfScript(file: Uint8Array): Promise<DiskCall[]> {
 
 /** The power fails when it has said that it holds the snapshot. */
 async function crashBehind(file: Uint8Array, loss: CrashMode, lies = false): Promise<void> {
-  const disk = newDisk(lies);
+  const disk = newCrashDisk(lies);
   const told = await runScript(disk, file);
   expect(told.installed).toBe(true);
   await checkAfter(disk.imageAfterCrash(loss), told, `behind the last call, loss ${loss}`);
@@ -262,6 +174,6 @@ describe('a follower whose power fails while it installs a snapshot', () => {
 
   it('would be seen to lose something on a disk that makes nothing durable', async () => {
     const file = await snapshotFile();
-    await expect(crashBehind(file, 'discard', true)).rejects.toThrow();
+    await expect(crashBehind(file, 'discard', true)).rejects.toThrow('Acknowledged data is lost');
   });
 });

@@ -3,102 +3,29 @@
  * model of what is lost. What it acknowledged is there afterwards, and it goes on.
  */
 import { describe, expect, it } from 'vitest';
-import { KeelsonError } from '../../dist/base/errors.js';
-import { silentLogger } from '../../dist/base/logger.js';
-import { SystemScheduler } from '../../dist/base/system-scheduler.js';
-import { resolveConfig } from '../../dist/config/resolve.js';
-import { Host } from '../../dist/host.js';
-import { Raft } from '../../dist/index.js';
+import type { Scheduler } from '../../dist/base/scheduler.js';
 import { InProcessHub } from '../../dist/network/in-process-hub.js';
 import { InProcessNetwork } from '../../dist/network/in-process-network.js';
-import { decodeMembership } from '../../dist/runtime/membership-codec.js';
-import { MainThreadHost } from '../../dist/state-machine/main-thread-host.js';
 import type { CrashMode } from '../../dist/storage/crash-survival.js';
-import { InlineExecutor } from '../../dist/storage/inline-executor.js';
-import { type DiskCall, MemoryDisk } from '../../dist/storage/memory-disk.js';
-import { snapshotDirectory } from '../../dist/storage/snapshot-directory.js';
-import { InlineSnapshotExecutor } from '../../dist/storage/snapshot-executor.js';
-import { SnapshotStore } from '../../dist/storage/snapshot-store.js';
-import { WalLogStore } from '../../dist/storage/wal-log-store.js';
-import { SharedHeap } from '../../dist/wasm/shared-heap.js';
+import type { DiskCall, MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { type CrashNode, LOSSES, newCrashDisk, openCrashNode } from './support/crash-node.js';
 import { Ledger } from './support/ledger.js';
 
-const KIB = 1024;
-const DIRECTORY = '/data';
-const LOSSES: readonly CrashMode[] = ['discard', 'keep', 'reorder', 'torn'];
-const ADDRESSES = { 1: 'in-process:1' };
+const MEMBERSHIP = { configs: [[1]], learners: [], addresses: { 1: 'in-process:1' } };
 
-const config = resolveConfig({
-  snapshot: { everyEntries: 0, everyBytes: 0, keep: 2, keepEntries: 3, chunkBytes: 4 * KIB },
-});
-const heap = SharedHeap.create({ maximumBytes: 16 * KIB * KIB });
-
-interface Opened {
-  readonly raft: Raft<number, number, 'sum', number>;
+interface Opened extends CrashNode {
   readonly ledger: Ledger;
-  /** As when the power fails: nothing is written any more. */
-  stop(): void;
 }
 
-/** Opens the only node there is, which leads at once; the one before must not be used any more. */
+/** Opens the only node there is. */
 async function open(disk: MemoryDisk): Promise<Opened> {
-  heap.reset();
-  const scheduler = new SystemScheduler();
   const ledger = new Ledger();
-  const host = await Host.open({
-    config,
-    identity: { clusterId: 'c'.repeat(32), nodeId: 1, incarnation: '1'.repeat(32) },
-    bootstrap: { configs: [[1]], learners: [], addresses: ADDRESSES },
-    scheduler,
-    logger: silentLogger,
-    openStore: (events) =>
-      WalLogStore.open(
-        {
-          directory: DIRECTORY,
-          segmentBytes: 64 * KIB,
-          ringBytes: 64 * KIB,
-          maxBatchBytes: 16 * KIB,
-          maxBatchEntries: 64,
-          maxQueuedBatches: 2,
-          lingerMicros: 0,
-          recovery: 'torn-tail',
-          directIo: 'auto',
-          maxIndexBytes: 4 * KIB * KIB,
-        },
-        {
-          heap,
-          scheduler,
-          events,
-          decodeMembership,
-          executor: new InlineExecutor(heap, disk, scheduler),
-        },
-      ),
-    openSnapshots: () =>
-      SnapshotStore.open({
-        directory: snapshotDirectory(DIRECTORY, 0),
-        group: 0,
-        ...config.snapshot,
-        executor: new InlineSnapshotExecutor(disk, scheduler),
-        logger: silentLogger,
-      }),
-    createMachine: (events) =>
-      new MainThreadHost(ledger, { group: 0, events, scheduler, limits: config.stateMachine }),
-    createNetwork: () =>
-      new InProcessNetwork(new InProcessHub(scheduler), { nodeId: 1, maxRequests: 1 }),
-    release: async () => {},
-  });
-  const { runtime } = host;
-  const stop = (): void => runtime.stop(new KeelsonError('KEELSON_CLOSED', 'the power has failed'));
-  try {
-    runtime.engine.campaign();
-    runtime.run();
-    const raft = Raft.on<number, number, 'sum', number>(host);
-    await raft.waitFor(({ readyToLead }) => readyToLead, { timeoutMs: 10_000 });
-    return { raft, ledger, stop };
-  } catch (error) {
-    stop();
-    throw error;
-  }
+  const createNetwork = (scheduler: Scheduler): InProcessNetwork =>
+    new InProcessNetwork(new InProcessHub(scheduler), { nodeId: 1, maxRequests: 1 });
+  return {
+    ledger,
+    ...(await openCrashNode(disk, { ledger, membership: MEMBERSHIP, createNetwork })),
+  };
 }
 
 interface Written {
@@ -151,17 +78,9 @@ async function checkAfter(disk: MemoryDisk, written: Written, where: string): Pr
   again.stop();
 }
 
-function newDisk(lies = false): MemoryDisk {
-  const disk = new MemoryDisk();
-  disk.makeDirectory(DIRECTORY);
-  disk.syncDirectory('/');
-  disk.ignoreDataSync = lies;
-  return disk;
-}
-
 /** The calls of a whole script that change the disk. */
 async function callsOfScript(): Promise<DiskCall[]> {
-  const disk = newDisk();
+  const disk = newCrashDisk();
   const calls = disk.recordCalls();
   const { acknowledged } = await runScript(disk);
   expect(acknowledged).toBe(ROUNDS * 15);
@@ -173,7 +92,7 @@ async function crashAt(
   loss: CrashMode,
   lies = false,
 ): Promise<void> {
-  const disk = newDisk(lies);
+  const disk = newCrashDisk(lies);
   disk.crashAt(number);
   const written = await runScript(disk);
   expect(disk.faults.isDead, `call ${number} is reached again`).toBe(true);
@@ -207,6 +126,8 @@ describe('a node whose power fails while it takes snapshots and purges', () => {
 
   it('would be seen to lose something on a disk that makes nothing durable', async () => {
     const calls = await callsOfScript();
-    await expect(crashAt(calls.at(-1)!, 'discard', true)).rejects.toThrow();
+    await expect(crashAt(calls.at(-1)!, 'discard', true)).rejects.toThrow(
+      'Acknowledged data is lost',
+    );
   });
 });

@@ -23,6 +23,15 @@ async function halfWay(pair: SnapshotPair, totalBytes: number): Promise<void> {
   );
 }
 
+/** The snapshot of 10 entries is half received. */
+async function underWay(payloadBytes?: number): Promise<{ pair: SnapshotPair; bytes: number }> {
+  const pair = await SnapshotPair.open();
+  const { bytes } = await pair.build(10, payloadBytes);
+  pair.send(10);
+  await halfWay(pair, bytes);
+  return { pair, bytes };
+}
+
 function requestFor(index: number, change: Partial<SnapshotRequest> = {}): SnapshotRequest {
   const { id: snapshotId, lastIncluded } = headerAt(index);
   const place = { term: 4, session: 1, totalBytes: 1_000, offset: 0 };
@@ -68,10 +77,7 @@ describe('a snapshot', () => {
   });
 
   it('goes on when there is room in the network again', async () => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair } = await underWay();
     pair.takes = false;
     await pair.settle();
     expect(pair.installed).toEqual([]);
@@ -111,10 +117,7 @@ describe('a snapshot', () => {
 
 describe('a transfer that is disturbed', () => {
   it('goes on where the file of the follower ends, after a break', async () => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10, 3_000);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair, bytes } = await underWay(3_000);
     pair.breakOff();
     await pair.settle();
     const { bytes: written } = pair.receiving.progress()!;
@@ -126,10 +129,7 @@ describe('a transfer that is disturbed', () => {
   });
 
   it('goes on with the same file after a break, although there is a newer one', async () => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10, 3_000);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair, bytes } = await underWay(3_000);
     pair.breakOff();
     await pair.build(20);
     pair.send(20);
@@ -139,10 +139,7 @@ describe('a transfer that is disturbed', () => {
   });
 
   it('begins anew after a break when the log behind its file is purged', async () => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10, 3_000);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair } = await underWay(3_000);
     pair.breakOff();
     await pair.build(20);
     pair.purgedIndex = 11;
@@ -164,10 +161,7 @@ describe('a transfer that is disturbed', () => {
   });
 
   it('asks how far it is when the last piece or an answer was lost', async () => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair, bytes } = await underWay();
     pair.answering = false;
     await pair.settle();
     expect(pair.installed).toEqual([]);
@@ -178,10 +172,7 @@ describe('a transfer that is disturbed', () => {
   });
 
   it('writes nothing twice, and answers nothing, when a piece comes twice', async () => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair } = await underWay();
     pair.delivers = false;
     await pair.settle();
     const answers = pair.answers.length;
@@ -305,10 +296,7 @@ describe('what does not verify', () => {
 
 describe('a follower', () => {
   it('takes one snapshot at a time: the offer of another one begins anew', async () => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10, 3_000);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair } = await underWay(3_000);
     pair.delivers = false;
     pair.deliver({ request: requestFor(30, { offset: 10 }), bytes: new Uint8Array(10) });
     await pair.settle();
@@ -353,10 +341,7 @@ describe('a follower', () => {
     ['needs it no longer', (pair: SnapshotPair) => pair.receiving.notNeeded()],
     ['has heard nothing of it for long', (pair: SnapshotPair) => pair.scheduler.advance(600_000)],
   ])('gives up a part of a file when it %s', async (_, giveUp) => {
-    const pair = await SnapshotPair.open();
-    const { bytes } = await pair.build(10, 3_000);
-    pair.send(10);
-    await halfWay(pair, bytes);
+    const { pair } = await underWay(3_000);
     pair.breakOff();
     await pair.settle();
     expect(pair.receiverDisk.list('/snapshots')).toHaveLength(1);

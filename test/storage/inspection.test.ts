@@ -1,9 +1,8 @@
 /** What `keelson inspect` and `keelson verify` find in a directory that nobody uses. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { KeelsonError } from '../../dist/base/errors.js';
-import { SeededRandom } from '../../dist/base/random.js';
 import type { DirectorySurvey } from '../../dist/storage/inspection/directory-survey.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import { flippedBits, isRefused, segmentsOf } from './damage-support.js';
 import { makeIdentity, surveyOf } from './directory-support.js';
 import { GROUPS, openSmall, runScript, SCRIPT } from './fault-rig.js';
 import { FIRST_SEGMENT, MIB, openLog, texts } from './wal-support.js';
@@ -25,23 +24,6 @@ beforeAll(async () => {
   disk = disk.kill();
   sound = await surveyOf(disk);
 });
-
-const segmentsOf = (image: MemoryDisk): string[] =>
-  image
-    .list(FOLDER)
-    .filter((name) => name.endsWith('.wal'))
-    .map((name) => `${FOLDER}/${name}`);
-
-/** Whether a start refuses the directory. */
-async function isRefused(image: MemoryDisk): Promise<boolean> {
-  try {
-    await openSmall(image, { seed: SEED });
-    return false;
-  } catch (error) {
-    if (error instanceof KeelsonError && error.code === 'KEELSON_STORAGE_CORRUPT') return true;
-    throw error;
-  }
-}
 
 describe('a survey of a directory', () => {
   it('tells of each group what a start finds, and changes nothing', async () => {
@@ -109,25 +91,15 @@ describe('a survey of a directory', () => {
 
 describe('damage at rest', () => {
   it('is found exactly where a start refuses the directory, with its file and offset', async () => {
-    const random = new SeededRandom(SEED);
     let found = 0;
-    for (const file of segmentsOf(disk)) {
-      const { length } = disk.readFile(file);
-      for (let position = random.integer(STRIDE); position < length; position += STRIDE) {
-        const bit = random.integer(8);
-        const image = disk.imageAfterKill();
-        image.damage(file, position, (bytes) => {
-          bytes[0]! ^= 1 << bit;
-        });
-        const { problems } = await surveyOf(image);
-        const context = `seed ${SEED}: bit ${bit} of byte ${position} of ${file}`;
-        expect(problems.length > 0, context).toBe(await isRefused(image));
-        if (problems.length === 0) continue;
-        found++;
-        expect(problems, context).toContainEqual(
-          expect.objectContaining({ file, offset: expect.any(Number) }),
-        );
-      }
+    for (const { image, file, context } of flippedBits(disk, SEED, STRIDE)) {
+      const { problems } = await surveyOf(image);
+      expect(problems.length > 0, context).toBe(await isRefused(image, SEED));
+      if (problems.length === 0) continue;
+      found++;
+      expect(problems, context).toContainEqual(
+        expect.objectContaining({ file, offset: expect.any(Number) }),
+      );
     }
     expect(found).toBeGreaterThan(50);
   });

@@ -3,7 +3,6 @@
  * nothing is invented, and nothing is written.
  */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { KeelsonError } from '../../dist/base/errors.js';
 import { SeededRandom } from '../../dist/base/random.js';
 import type { RecoveredLog } from '../../dist/engine/types.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
@@ -11,6 +10,7 @@ import type { WalLogStore } from '../../dist/storage/wal-log-store.js';
 import { type LogEntry, readEntries } from '../../dist/testing/log-blocks.js';
 import type { LogStep } from '../../dist/testing/log-workload.js';
 import { BATCH, SECTOR_BYTES, SEGMENT } from '../../dist/wasm/layout.js';
+import { flippedBits, isRefused, segmentsOf } from './damage-support.js';
 import { GROUPS, openSmall, runScript } from './fault-rig.js';
 import { FIRST_SEGMENT, openLog, texts, vote } from './wal-support.js';
 
@@ -65,28 +65,12 @@ beforeAll(async () => {
   truth = await lookInto(disk.imageAfterKill());
 });
 
-const segmentsOf = (image: MemoryDisk): string[] =>
-  image
-    .list(FOLDER)
-    .filter((name) => name.endsWith('.wal'))
-    .map((name) => `${FOLDER}/${name}`);
-
 const contentOf = (image: MemoryDisk): string[] =>
   image
     .list(FOLDER)
     .map(
       (name) => `${name} ${Buffer.from(image.readFile(`${FOLDER}/${name}`)).toString('base64')}`,
     );
-
-async function isRefused(image: MemoryDisk): Promise<boolean> {
-  try {
-    await openSmall(image, { seed: SEED });
-    return false;
-  } catch (error) {
-    if (error instanceof KeelsonError && error.code === 'KEELSON_STORAGE_CORRUPT') return true;
-    throw error;
-  }
-}
 
 /** Where the last batch of a segment begins. */
 function lastBatchOf(bytes: Uint8Array): number {
@@ -148,7 +132,7 @@ async function expectNothingInvented(store: WalLogStore, context: string): Promi
 async function repairsAt(image: MemoryDisk, context: string): Promise<'whole' | 'lost'> {
   const before = contentOf(image);
   const copy = image.imageAfterKill();
-  const refused = await isRefused(image.imageAfterKill());
+  const refused = await isRefused(image.imageAfterKill(), SEED);
   const store = await openSmall(image, { seed: SEED, recovery: 'repair' });
   if (store.lossOf(GROUPS[0]!) === undefined) {
     await store.close();
@@ -161,25 +145,15 @@ async function repairsAt(image: MemoryDisk, context: string): Promise<'whole' | 
   await expectNothingInvented(store, context);
   await store.close();
   expect(contentOf(image), `${context}: the files are as they were`).toEqual(before);
-  expect(await isRefused(image), `${context}: and refused as before`).toBe(true);
+  expect(await isRefused(image, SEED), `${context}: and refused as before`).toBe(true);
   return 'lost';
 }
 
 describe('a log that is damaged at rest, in the mode repair', () => {
   it('gives what was written or says that it is lost, for a flipped bit anywhere', async () => {
-    const random = new SeededRandom(SEED);
     let losses = 0;
-    for (const file of segmentsOf(disk)) {
-      const { length } = disk.readFile(file);
-      for (let position = random.integer(STRIDE); position < length; position += STRIDE) {
-        const bit = random.integer(8);
-        const image = disk.imageAfterKill();
-        image.damage(file, position, (bytes) => {
-          bytes[0]! ^= 1 << bit;
-        });
-        const context = `seed ${SEED}: bit ${bit} of byte ${position} of ${file}`;
-        if ((await repairsAt(image, context)) === 'lost') losses++;
-      }
+    for (const { image, context } of flippedBits(disk, SEED, STRIDE)) {
+      if ((await repairsAt(image, context)) === 'lost') losses++;
     }
     expect(losses).toBeGreaterThan(50);
   });
