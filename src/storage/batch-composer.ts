@@ -7,11 +7,13 @@ import { KeelsonError } from '../base/errors.js';
 import type { LogId, LogIndex, Term } from '../engine/types.js';
 import { writeHardState } from '../wasm/batch-codec.js';
 import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
-import { BLOCK, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
+import { BLOCK, BLOCK_FLAG, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import type { EntryRing, RingBatch } from './entry-ring.js';
+import { entriesOfBlock } from './block-slice.js';
+import type { EntryRing } from './entry-ring.js';
 import { batchFlags } from './entry-ring.js';
-import type { GroupLog, LaneBatch } from './group-log.js';
+import type { GroupLog } from './group-log.js';
+import { addAppend, hardStatesWith, hasContent, type LaneBatch, newBatch } from './lane-batch.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
 import { dropBefore, listBlocks, Staging } from './staging.js';
 
@@ -197,6 +199,39 @@ export class BatchComposer {
     return batch;
   }
 
+  /**
+   * Puts a block of entries that the log of the group has into the open batch once more. Undefined when there
+   * is no room: this waits for whatever else is to be written.
+   */
+  move(group: GroupLog, block: Uint8Array): LaneBatch | undefined {
+    if (this.staging !== undefined) return undefined;
+    const { maxBatchBytes } = this.limits;
+    if (this.open !== undefined) {
+      const { ring } = this.open;
+      if (ring.controlSlot) return undefined;
+      const blocks = ring.blocksLength + block.length;
+      const full = ring.blocks > 0 && blocks > maxBatchBytes;
+      if (full || !this.ring.extend(blocks, hardStatesWith(this.open, group))) this.close();
+    }
+    if (this.open === undefined) {
+      if (!this.ring.openNext(block.length, 1)) return undefined;
+      this.open = newBatch(this.ring.openBatch!);
+    }
+    const batch = this.open;
+    const { ring } = batch;
+    const { end: pointer } = ring;
+    const { length } = block;
+    this.heap.bytes.set(block, pointer);
+    this.heap.view.setUint32(pointer + BLOCK.offset.flags, BLOCK_FLAG.moved, true);
+    ring.blocks++;
+    ring.items += entriesOfBlock(block);
+    ring.blocksLength += length;
+    batch.movedBytes += length;
+    batch.touched.add(group);
+    batch.operations.push({ type: 'move', group, pointer, length });
+    return batch;
+  }
+
   private addRecord(batch: LaneBatch, group: GroupLog, kind: number, logId: LogId): void {
     const { ring } = batch;
     this.heap.view.setUint32(ring.end + BLOCK.bytes + ITEM.offset.length, 0, true);
@@ -345,56 +380,4 @@ export class BatchComposer {
     this.ring.close(batch.hardStates, batch.flags);
     this.closed.push(batch);
   }
-}
-
-function newBatch(ring: RingBatch): LaneBatch {
-  return {
-    ring,
-    operations: [],
-    touched: new Set(),
-    ios: new Map(),
-    voteChanged: false,
-    records: false,
-    oldestSegment: 0,
-    entries: 0,
-    hardStates: 0,
-    flags: 0,
-    completed: false,
-  };
-}
-
-function hasContent(batch: LaneBatch | undefined): boolean {
-  return batch !== undefined && batch.touched.size > 0;
-}
-
-function hardStatesWith(
-  { touched }: LaneBatch,
-  group: GroupLog,
-  other: GroupLog | undefined = undefined,
-): number {
-  const added = touched.has(group) ? 0 : 1;
-  const alsoAdded = other === undefined || other === group || touched.has(other) ? 0 : 1;
-  return touched.size + added + alsoAdded;
-}
-
-/** Consecutive blocks of consecutive entries of one group are one operation. */
-function addAppend(
-  batch: LaneBatch,
-  group: GroupLog,
-  pointer: number,
-  length: number,
-  firstIndex: LogIndex,
-): void {
-  const last = batch.operations[batch.operations.length - 1];
-  if (
-    last?.type === 'append' &&
-    last.group === group &&
-    last.pointer + last.length === pointer &&
-    last.lastIndex + 1 === firstIndex
-  ) {
-    last.length += length;
-    last.lastIndex = group.lastIndex;
-    return;
-  }
-  batch.operations.push({ type: 'append', group, pointer, length, lastIndex: group.lastIndex });
 }

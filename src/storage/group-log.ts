@@ -6,48 +6,17 @@
  * durable, so it may lag behind; whatever it lags by is in memory.
  */
 import { invariant } from '../base/assert.js';
-import type { IoId, LogId, LogIndex, Vote } from '../engine/types.js';
+import type { LogId, LogIndex, Vote } from '../engine/types.js';
 import type { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { entriesOfBlock, sliceBlock } from './block-slice.js';
 import type { CachedBlock } from './cached-block.js';
 import { CountedLease, isWhole } from './cached-block.js';
 import type { RingBatch } from './entry-ring.js';
+import type { LaneBatch } from './lane-batch.js';
 import { TermRunList } from './term-run-list.js';
 
 const COMPACT_AT = 1024;
-
-/** A batch with what it means to the groups that it touches. */
-export interface LaneBatch {
-  readonly ring: RingBatch;
-  readonly operations: BatchOperation[];
-  /** Groups whose hard state the batch carries. */
-  readonly touched: Set<GroupLog>;
-  /** The last I/O of each group that completes with it. */
-  readonly ios: Map<GroupLog, IoId>;
-  voteChanged: boolean;
-  /** A log was purged or reset. */
-  records: boolean;
-  /** The oldest segment that was needed when the batch was handed over. */
-  oldestSegment: number;
-  entries: number;
-  hardStates: number;
-  flags: number;
-  completed: boolean;
-}
-
-/** In the order in which it happened. */
-export type BatchOperation =
-  | {
-      readonly type: 'append';
-      readonly group: GroupLog;
-      readonly pointer: number;
-      length: number;
-      lastIndex: LogIndex;
-    }
-  | { readonly type: 'truncate'; readonly group: GroupLog; readonly lastIndex: LogIndex }
-  | { readonly type: 'purge'; readonly group: GroupLog; readonly index: LogIndex }
-  | { readonly type: 'reset'; readonly group: GroupLog; readonly index: LogIndex };
 
 export class GroupLog {
   readonly id: number;

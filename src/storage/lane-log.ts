@@ -14,8 +14,9 @@ import type { IoId, LogId, LogIndex } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { BatchComposer, type BatchLimits } from './batch-composer.js';
 import { type EntryRing, MAX_CONTROL_HARD_STATES } from './entry-ring.js';
-import type { GroupLog, LaneBatch } from './group-log.js';
+import type { GroupLog } from './group-log.js';
 import { isHigherVote } from './hard-state.js';
+import type { LaneBatch } from './lane-batch.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
 import type { StorageExecutor } from './storage-executor.js';
@@ -31,11 +32,19 @@ export interface LaneLimits extends BatchLimits {
   readonly lingerMicros: number;
 }
 
+/** What a batch that is durable tells of segments. */
+export interface WrittenBatch {
+  /** The header of its segment, if it is new, names no older one than that. */
+  readonly oldestSegment: number;
+  /** Of blocks that the log has a second time with it. */
+  readonly movedBytes: number;
+}
+
 export interface LaneLogEvents {
   flushed(group: GroupLog, io: IoId): void;
-  /** A batch is durable there; the header of its segment, if it is new, tells of no older one than that. */
-  written(place: BatchPlace, oldestSegment: number): void;
-  /** The index of a log has become smaller, and may have left segments. */
+  /** A batch is durable there. */
+  written(place: BatchPlace, batch: WrittenBatch): void;
+  /** The index of a log has become smaller or moved, and may have left segments. */
   shrunk(group: GroupLog): void;
   failed(error: KeelsonError): void;
   writable(): void;
@@ -117,6 +126,13 @@ export class LaneLog {
     this.touch(this.composer.reset(group, lastIncluded), group, io);
   }
 
+  /** Writes entries of a log once more, so that it leaves the segment of the first copy; false without room. */
+  move(group: GroupLog, block: Uint8Array): boolean {
+    if (this.failure !== undefined || this.composer.move(group, block) === undefined) return false;
+    this.scheduleSubmit();
+    return true;
+  }
+
   advanceIo(group: GroupLog, io: IoId): void {
     // Its completion says that the vote is durable, so a vote that is not must be written.
     if (isHigherVote(io.vote, group.vote)) {
@@ -159,7 +175,7 @@ export class LaneLog {
     this.flushes++;
     this.flushedEntries += batch.entries;
     this.flushedBytes += place.totalLength;
-    this.events.written(place, batch.oldestSegment);
+    this.events.written(place, batch);
     for (const [group, io] of batch.ios) this.events.flushed(group, io);
     this.unpinned();
     this.submitAfterWokenWriters();
@@ -216,6 +232,12 @@ export class LaneLog {
           const position = place.position + (pointer - batch.ring.start);
           index.appendBlocks(pointer, length, place.segment, position);
           continue;
+        }
+        case 'move': {
+          const { pointer, length } = operation;
+          const position = place.position + (pointer - batch.ring.start);
+          index.placeBlocks(pointer, length, place.segment, position);
+          break;
         }
         case 'truncate':
           index.truncateAfter(operation.lastIndex);

@@ -271,6 +271,7 @@ export class MemoryLogStore implements LogStore {
       cacheHits: this.reads,
       cacheMisses: 0,
       retiredSegments: 0,
+      movedBytes: 0,
     };
   }
 

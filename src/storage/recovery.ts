@@ -251,6 +251,10 @@ class LaneRecovery {
       this.notePurged(group, block.record.logId);
       return;
     }
+    if (block.moved) {
+      this.takeMoved(group, segment, block);
+      return;
+    }
     while ((memberships[memberships.length - 1]?.index ?? 0) >= block.firstIndex) memberships.pop();
     if (block.record !== undefined) {
       const { kind, logId } = block.record;
@@ -269,6 +273,28 @@ class LaneRecovery {
       throw tooLargeForIndex(cause, block.group, block.lastIndex);
     }
     memberships.push(...block.memberships.filter((stored) => stored.index >= index.firstIndex));
+    this.noteEntries(group, block);
+  }
+
+  /** The first copy may have been in a segment that is gone, and what stands in front of it too. */
+  private takeMoved(group: RecoveredGroup, segment: SoundSegment, block: ScannedBlock): void {
+    const { index, memberships } = group;
+    const { pointer, length, position } = block;
+    try {
+      index.recoverBlocks(pointer, length, segment.sequence, position, block);
+    } catch (cause) {
+      throw tooLargeForIndex(cause, block.group, block.lastIndex);
+    }
+    for (const stored of block.memberships) {
+      if (stored.index < index.firstIndex) continue;
+      const at = memberships.findIndex((known) => known.index >= stored.index);
+      const known = memberships[at]?.index === stored.index;
+      memberships.splice(at < 0 ? memberships.length : at, known ? 1 : 0, stored);
+    }
+    this.noteEntries(group, block);
+  }
+
+  private noteEntries(group: RecoveredGroup, block: ScannedBlock): void {
     group.lastTime = Math.max(group.lastTime, block.lastTime);
     this.largestBlockBytes = Math.max(this.largestBlockBytes, block.length);
     this.entries += block.lastIndex - block.firstIndex + 1;

@@ -9,14 +9,20 @@
 import type { Logger } from '../base/logger.js';
 import type { StorageExecutor } from './storage-executor.js';
 
-/** Spare files that are kept however small the log is; otherwise as many as it has segments. */
-const MIN_SPARES = 2;
-
 export interface RetiredSegmentsOptions {
   /** The folder of the segments. */
   readonly directory: string;
   readonly lane: number;
   readonly segmentBytes: number;
+}
+
+export interface RetiredSegmentsParts {
+  /** The oldest segment that a reader needs. */
+  readonly oldestRead: () => number;
+  /** How many spare files a lane may keep that has so many segments. */
+  readonly maxSpares: (segments: number) => number;
+  /** How many spare files there are now. */
+  readonly spares: (count: number) => void;
 }
 
 export class RetiredSegments {
@@ -25,10 +31,7 @@ export class RetiredSegments {
   private readonly options: RetiredSegmentsOptions;
   private readonly executor: StorageExecutor;
   private readonly logger: Logger;
-  /** The oldest segment that a reader needs. */
-  private readonly oldestRead: () => number;
-  /** How many spare files there are now. */
-  private readonly spares: (count: number) => void;
+  private readonly parts: RetiredSegmentsParts;
   /** All segment files, ascending. */
   private files: number[] = [];
   /** As the header of the newest segment says. */
@@ -40,14 +43,12 @@ export class RetiredSegments {
     options: RetiredSegmentsOptions,
     executor: StorageExecutor,
     logger: Logger,
-    oldestRead: () => number,
-    spares: (count: number) => void,
+    parts: RetiredSegmentsParts,
   ) {
     this.options = options;
     this.executor = executor;
     this.logger = logger;
-    this.oldestRead = oldestRead;
-    this.spares = spares;
+    this.parts = parts;
   }
 
   /** The segment that the log is written to. */
@@ -71,15 +72,15 @@ export class RetiredSegments {
   goOn(): void {
     const [oldest] = this.files;
     if (this.underWay !== undefined || this.stopped || oldest === undefined) return;
-    if (oldest >= Math.min(this.oldestNeeded, this.oldestRead())) return;
-    const maxSpares = Math.max(MIN_SPARES, this.newest - this.oldestNeeded + 1);
+    if (oldest >= Math.min(this.oldestNeeded, this.parts.oldestRead())) return;
+    const maxSpares = this.parts.maxSpares(this.newest - this.oldestNeeded + 1);
     this.underWay = this.executor
       .run({ type: 'retire', ...this.options, sequence: oldest, maxSpares })
       .then(
         (spares) => {
           this.files.shift();
           this.retired++;
-          this.spares(spares);
+          this.parts.spares(spares);
         },
         (error: unknown) => {
           // The file is tried again when the log has come to its next segment.

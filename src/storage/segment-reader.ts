@@ -105,7 +105,8 @@ export class SegmentReader {
     view.setUint32(scratch + BLOCK.offset.items, items, true);
     view.setUint32(scratch + BLOCK.offset.payloadLength, payloadLength, true);
     writeU64(view, scratch + BLOCK.offset.firstIndex, task.firstIndex);
-    writeU64(view, scratch + BLOCK.offset.reserved, 0);
+    view.setUint32(scratch + BLOCK.offset.flags, 0, true);
+    view.setUint32(scratch + BLOCK.offset.reserved, 0, true);
   }
 
   private fill(path: string, pointer: number, length: number, position: number): void {

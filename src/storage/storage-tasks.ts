@@ -50,7 +50,7 @@ export interface PrefillTask {
 
 /**
  * Gives up a segment that nothing needs any more: as a spare file, if it has the full length and there are
- * not as many as wanted already. Answers how many spare files there are.
+ * not as many as wanted already; spare files beyond that go. Answers how many there are.
  */
 export interface RetireTask {
   readonly type: 'retire';
@@ -111,6 +111,11 @@ function retire(disk: Disk, task: RetireTask): number {
     } else {
       disk.remove(path);
     }
+  }
+  // The lane takes the last one first, whatever happens here meanwhile.
+  const spares = listSpares(disk, directory, lane);
+  for (const spare of spares.slice(0, Math.max(0, spares.length - task.maxSpares))) {
+    disk.remove(sparePath(directory, lane, spare));
   }
   disk.syncDirectory(directory);
   return listSpares(disk, directory, lane).length;

@@ -24,7 +24,7 @@ import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
 import { IndexBudget } from './index-budget.js';
 import { LaneFiles } from './lane-files.js';
-import { LaneLog } from './lane-log.js';
+import { LaneLog, type WrittenBatch } from './lane-log.js';
 import type { BatchPlace } from './lane-writer.js';
 import type {
   EntriesLease,
@@ -147,8 +147,7 @@ export class WalLogStore implements LogStore {
     const limits = { ...options, maxStageBytes: maxStageBytes(options) };
     const events = {
       flushed: (group: GroupLog, io: IoId) => this.events.flushed(group.id, io),
-      written: (place: BatchPlace, oldestSegment: number) =>
-        this.files.written(place, oldestSegment),
+      written: (place: BatchPlace, batch: WrittenBatch) => this.files.written(place, batch),
       shrunk: (group: GroupLog) => {
         this.indexBudget.count(group);
         this.oldestSegment = 0;
@@ -164,11 +163,17 @@ export class WalLogStore implements LogStore {
         directory: this.directory,
         lane: LANE,
         segmentBytes: options.segmentBytes,
+        ringBytes: options.ringBytes,
+        maxBatchBytes: options.maxBatchBytes,
         direct: options.directIo === 'auto',
         zeros: memory.zeros,
       },
       executor,
       this.logger,
+      {
+        groups: () => this.groups.values(),
+        move: (log, block) => this.lane.move(log, block),
+      },
     );
     this.unpinned = () => this.lane.unpinned();
   }
@@ -292,6 +297,7 @@ export class WalLogStore implements LogStore {
       cacheHits: this.cacheHits,
       cacheMisses: this.cacheMisses,
       retiredSegments: this.files.retiredSegments,
+      movedBytes: this.files.movedBytes,
     };
   }
 

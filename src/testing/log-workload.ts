@@ -41,6 +41,8 @@ export class LogWorkload {
   readonly histories: Map<number, LogHistory> = new Map();
   /** Of the store, once it has failed. */
   failure: KeelsonError | undefined;
+  /** Of all stores that were opened and closed again. */
+  movedBytes = 0;
   /** How often an I/O was acknowledged after that: never, by any store that keeps its word. */
   lateAcknowledgements = 0;
   store: LogStore | undefined;
@@ -197,6 +199,7 @@ export class LogWorkload {
   }
 
   private async reopen(): Promise<void> {
+    this.movedBytes += this.openStore().metrics().movedBytes;
     await this.openStore().close();
     if (this.failure !== undefined) return;
     for (const history of this.histories.values()) history.closed();

@@ -6,6 +6,7 @@ import { InlineExecutor } from '../../dist/storage/inline-executor.js';
 import type { EntriesLease } from '../../dist/storage/log-store.js';
 import type { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { StorageExecutor } from '../../dist/storage/storage-executor.js';
+import type { StorageTask } from '../../dist/storage/storage-tasks.js';
 import { WalLogStore, type WalLogStoreOptions } from '../../dist/storage/wal-log-store.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../../dist/wasm/layout.js';
 import { SharedHeap } from '../../dist/wasm/shared-heap.js';
@@ -62,6 +63,18 @@ export async function openLog(disk: MemoryDisk, options: OpenOptions = {}): Prom
   log.lastIndex = log.store.recovered(0).lastIndex;
   log.purged = log.store.recovered(0).purged;
   return log;
+}
+
+export type Intercept = (task: StorageTask, proceed: () => Promise<unknown>) => Promise<unknown>;
+
+/** An inline executor whose tasks pass through `intercept`. */
+export function intercepted(disk: MemoryDisk, intercept: Intercept): OpenOptions['executor'] {
+  return (heap, scheduler) => {
+    const executor = new InlineExecutor(heap, disk, scheduler);
+    const run = executor.run.bind(executor);
+    const through = (task: StorageTask): Promise<unknown> => intercept(task, () => run(task));
+    return Object.assign(executor, { run: through as typeof executor.run });
+  };
 }
 
 /** A store with the bookkeeping that a runtime would do, for several groups. */
