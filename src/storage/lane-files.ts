@@ -92,8 +92,8 @@ export class LaneFiles {
     this.beginReading(memory, checkUsable);
     // The first segment took one, if there was any.
     this.spare.available(Math.max(0, spares - 1));
-    this.retired.begin(segments);
-    this.retired.written(start.sequence, start.oldestSegment);
+    this.retired.begin(segments, start.sequence, start.oldestSegment);
+    this.rewrite.begin(start.sequence);
   }
 
   /** The files are read, and stay as they are. */

@@ -59,6 +59,8 @@ export function segmentToReach(at: LanePosition, bySegment: ReadonlyMap<number, 
   const span = maxSegments(totalBytes(bySegment), segmentBytes);
   const margin = segmentBytes / 16;
   // What can be moved until the log has left the segment that it writes, then the next one, and so on.
+  const overdue = newest + 1 - span;
+  for (const [segment] of segments) if (segment < overdue) return overdue;
   let room = MOVED_SHARE * (segmentBytes - position - BATCHES_AHEAD * largestBatchBytes) - margin;
   let needed = 0;
   let next = 0;

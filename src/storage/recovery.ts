@@ -19,6 +19,7 @@ import { LogIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
+import { deadTails, firstSegment } from './lane-start.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
 import {
   committedLoss,
@@ -126,11 +127,11 @@ class LaneRecovery {
     const segments = soundSegments(inspection.segments, this.report);
     const newest = segments[segments.length - 1];
     for (const state of newest?.checkpoint ?? []) this.beginBehind(state);
-    let end = 0;
+    const ends: number[] = [];
     for (let at = 0; at < segments.length; at++) {
       const follows = at === 0 || segments[at]!.sequence === segments[at - 1]!.sequence + 1;
       if (!follows) this.ranges?.lose(this.groups);
-      end = await this.scan(segments[at]!, segments[at + 1]);
+      ends.push(await this.scan(segments[at]!, segments[at + 1]));
     }
     const last = inspection.segments[inspection.segments.length - 1];
     const short = newest !== undefined && newest.fileBytes < newest.header.fileBytes;
@@ -138,14 +139,15 @@ class LaneRecovery {
     if (this.ranges?.any !== true) {
       for (const group of this.groups.values()) checkWhole(group, this.report);
     }
+    if (newest !== undefined) ends[ends.length - 1] = this.deadFrom(newest, ends.at(-1)!);
+    const oldestSegment = this.oldestSegment(newest);
     const start: LaneStart = {
-      sequence: (newest?.sequence ?? 0) + 1,
+      ...firstSegment(newest, ends.at(-1)),
       epoch,
-      startLsn: newest === undefined ? 0 : newest.header.startLsn + newest.header.fileBytes,
-      prevEnd: newest === undefined ? 0 : newest.header.startLsn + this.deadFrom(newest, end),
-      oldestSegment: this.oldestSegment(newest),
+      oldestSegment,
       groups: [...this.groups.values()].map((group) => group.checkpoint),
       carry: this.carry(newest),
+      tails: deadTails(segments, ends, oldestSegment),
     };
     return {
       start,

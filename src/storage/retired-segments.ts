@@ -56,8 +56,11 @@ export class RetiredSegments {
     return this.files[this.files.length - 1] ?? 0;
   }
 
-  begin(files: readonly number[]): void {
-    this.files = [...files];
+  /** The first segment of this run is durable, and its header names that one as the oldest. */
+  begin(files: readonly number[], first: number, oldestSegment: number): void {
+    this.files = [...files.filter((sequence) => sequence < first), first];
+    this.oldestNeeded = oldestSegment;
+    this.goOn();
   }
 
   /** The log is written to a segment whose header, if it is new, names that one as the oldest. */

@@ -104,6 +104,12 @@ export class SegmentRewrite {
     this.credit = this.maxMovingBytes;
   }
 
+  /** The lane has begun, with that segment. */
+  begin(segment: number): void {
+    this.segment = segment;
+    this.goOn();
+  }
+
   /** A batch is durable there. */
   written(place: BatchPlace, { movedBytes }: WrittenBatch): void {
     const { segment, position, totalLength } = place;

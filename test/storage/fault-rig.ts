@@ -95,7 +95,7 @@ const [FIRST, SECOND, THIRD, IDLE, KEPT] = GROUPS as [number, number, number, nu
 /** Long enough for the log to come to its next segment, and the one after that. */
 function lap(): LogStep[] {
   const steps: LogStep[] = [];
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < 3; round++) {
     steps.push(append(SECOND, 2, 7_000), wait, { do: 'commit', group: SECOND });
     steps.push({ do: 'purge', group: SECOND, keep: 1 }, append(FIRST, 2, 6_000, 1), wait);
     steps.push({ do: 'commit', group: FIRST }, { do: 'purge', group: FIRST, keep: 1 });
