@@ -272,6 +272,7 @@ export class MemoryLogStore implements LogStore {
       cacheMisses: 0,
       retiredSegments: 0,
       movedBytes: 0,
+      indexBytes: 0,
     };
   }
 

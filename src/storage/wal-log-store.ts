@@ -298,6 +298,7 @@ export class WalLogStore implements LogStore {
       cacheMisses: this.cacheMisses,
       retiredSegments: this.files.retiredSegments,
       movedBytes: this.files.movedBytes,
+      indexBytes: this.indexBytes(),
     };
   }
 
@@ -374,6 +375,12 @@ export class WalLogStore implements LogStore {
     const groups = lost.filter(({ ranges, voteInDoubt }) => ranges.length > 0 || voteInDoubt);
     const text = 'the log has lost data: what is left can be read, and nothing is written';
     this.logger.error({ event: 'storage.read-only', directory: this.directory, groups }, text);
+  }
+
+  private indexBytes(): number {
+    let bytes = 0;
+    for (const { index } of this.groups.values()) bytes += index.bytes;
+    return bytes;
   }
 
   private findOldestSegment(): number {
