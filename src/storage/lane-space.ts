@@ -19,6 +19,8 @@ const LIVE_FACTOR = 1.75;
 export const MOVED_PER_APPENDED = 2;
 /** Of the log that moves take up while they last. The pace would allow more, but a step takes its time. */
 const MOVED_SHARE = 1 / 2;
+/** Of the live data: with less that is dead nothing is moved. */
+const MIN_DEAD = 1 / 2;
 /** Batches that may be written before the move of one is in the header of a segment. */
 const BATCHES_AHEAD = 3;
 
@@ -60,6 +62,9 @@ export function segmentToReach(at: LanePosition, bySegment: ReadonlyMap<number, 
   const margin = segmentBytes / 16;
   // What can be moved until the log has left the segment that it writes, then the next one, and so on.
   const overdue = newest + 1 - span;
+  // A log that only grows keeps all that it has: there is nothing to be gained.
+  const usedBytes = (newest - (segments[0]?.[0] ?? newest)) * segmentBytes + position;
+  if (usedBytes - totalBytes(bySegment) < MIN_DEAD * totalBytes(bySegment)) return 0;
   for (const [segment] of segments) if (segment < overdue) return overdue;
   let room = MOVED_SHARE * (segmentBytes - position - BATCHES_AHEAD * largestBatchBytes) - margin;
   let needed = 0;

@@ -227,6 +227,14 @@ describe('a lane under a long load', () => {
   });
 });
 
+it('a log that only grows is written once', async () => {
+  const disk = new WatchedDisk();
+  const log = await openLog(disk, SMALL);
+  const groups = new Groups(log, 54);
+  while (disk.segments().length < 16) await groups.append(0, 16, 3 * KIB);
+  expect(log.store.metrics().movedBytes).toBe(0);
+});
+
 describe('a copy of old entries', () => {
   /** Writes to group 0, and keeps nothing of it, until the condition holds. */
   async function load(log: TestLog, groups: Groups, until: () => boolean): Promise<void> {
