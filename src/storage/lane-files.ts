@@ -9,6 +9,7 @@
  */
 import { invariant } from '../base/assert.js';
 import type { Logger } from '../base/logger.js';
+import type { Scheduler } from '../base/scheduler.js';
 import type { LogIndex } from '../engine/types.js';
 import type { GroupLog } from './group-log.js';
 import type { WrittenBatch } from './lane-log.js';
@@ -23,6 +24,7 @@ import {
   type SegmentRewriteOptions,
   type SegmentRewriteParts,
 } from './segment-rewrite.js';
+import { SpaceWatch } from './space-watch.js';
 import { SpareSegment, type SpareSegmentOptions } from './spare-segment.js';
 import type { StorageExecutor } from './storage-executor.js';
 
@@ -31,8 +33,13 @@ export type ReadMemory = Pick<SegmentReadsOptions, 'scratch' | 'scratchBytes' | 
 
 export type LaneFilesOptions = SpareSegmentOptions & SegmentRewriteOptions;
 
-/** The logs of the lane, and how a block of one is written once more. */
-export type LaneLogs = Pick<SegmentRewriteParts, 'groups' | 'move'>;
+/** The logs of the lane, how a block of one is written once more, and how a segment is begun. */
+export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move'> {
+  readonly oldestSegment: () => number;
+  readonly roll: () => void;
+  /** The disk was full, and has room again. */
+  readonly roomy: () => void;
+}
 
 export class LaneFiles {
   private readonly options: LaneFilesOptions;
@@ -41,6 +48,7 @@ export class LaneFiles {
   private readonly spare: SpareSegment;
   private readonly retired: RetiredSegments;
   private readonly rewrite: SegmentRewrite;
+  private readonly space: SpaceWatch;
   /** Set once the lane has begun. */
   private reads: SegmentReads | undefined;
 
@@ -49,6 +57,7 @@ export class LaneFiles {
     executor: StorageExecutor,
     logger: Logger,
     logs: LaneLogs,
+    scheduler: Scheduler,
   ) {
     this.options = options;
     this.executor = executor;
@@ -60,9 +69,22 @@ export class LaneFiles {
       maxSpares: (count) => maxSpares(count, this.liveBytes(), segmentBytes),
       spares: (count) => this.spare.available(count),
     });
+    this.space = new SpaceWatch(
+      { directory, lane, segmentBytes },
+      {
+        executor,
+        scheduler,
+        logger,
+        roomy: logs.roomy,
+        makeRoom: () => {
+          if (logs.oldestSegment() > this.retired.oldestNamed) logs.roll();
+        },
+      },
+    );
     this.rewrite = new SegmentRewrite(options, {
       ...logs,
       logger,
+      isFull: () => this.space.full,
       read: (log, firstIndex, lastIndex, maxBytes) =>
         this.read(log, firstIndex, lastIndex, maxBytes),
     });
@@ -78,21 +100,30 @@ export class LaneFiles {
     return this.retired.retired;
   }
 
+  /** The disk has no room for more entries. */
+  get full(): boolean {
+    return this.space.full;
+  }
+
   /** Bytes of blocks that were written once more. */
   get movedBytes(): number {
     return this.rewrite.movedBytes;
   }
 
-  /** The first segment of this run is durable. `checkUsable` throws when reads have come to an end. */
-  begin(
+  /**
+   * The first segment of this run is durable; resolves when it is known whether the disk is full. `checkUsable` throws when
+   * reads have come to an end.
+   */
+  async begin(
     { start, segments, spares }: RecoveredLane,
     memory: ReadMemory,
     checkUsable: () => void,
-  ): void {
+  ): Promise<void> {
     this.beginReading(memory, checkUsable);
     // The first segment took one, if there was any.
     this.spare.available(Math.max(0, spares - 1));
     this.retired.begin(segments, start.sequence, start.oldestSegment);
+    await this.space.begin();
     this.rewrite.begin(start.sequence);
   }
 
@@ -107,6 +138,8 @@ export class LaneFiles {
     this.spare.written(place);
     this.retired.written(place.segment, batch.oldestSegment);
     this.rewrite.written(place, batch);
+    // Behind what gives up a segment.
+    this.space.written(place);
   }
 
   /** See `SegmentReads.read`. */
@@ -127,7 +160,8 @@ export class LaneFiles {
 
   /** Begins nothing more; resolves when nothing is under way. */
   async stop(): Promise<void> {
-    await Promise.all([this.spare.stop(), this.retired.stop(), this.rewrite.stop()]);
+    const { spare, retired, rewrite, space } = this;
+    await Promise.all([spare.stop(), retired.stop(), rewrite.stop(), space.stop()]);
   }
 
   /** Bytes of entries that the logs have in segments. */

@@ -66,6 +66,8 @@ export class LaneLog {
   private readonly underWay: LaneBatch[] = [];
   private submitScheduled = false;
   private lingering = false;
+  /** The next batch begins a segment. */
+  private rollNext = false;
   private idleWaiters: (() => void)[] = [];
   private failure: KeelsonError | undefined;
 
@@ -131,6 +133,19 @@ export class LaneLog {
     if (this.failure !== undefined || this.composer.move(group, block) === undefined) return false;
     this.scheduleSubmit();
     return true;
+  }
+
+  /** Begins a segment, whose header tells which older ones are not needed any more. */
+  roll(group: GroupLog): void {
+    if (this.failure !== undefined) return;
+    this.rollNext = true;
+    this.composer.controlBatch(group, 0).touched.add(group);
+    this.scheduleSubmit();
+  }
+
+  /** There is room on the disk again, for what was refused. */
+  roomy(): void {
+    if (this.failure === undefined) this.scheduler.enqueue(() => this.events.writable());
   }
 
   advanceIo(group: GroupLog, io: IoId): void {
@@ -310,7 +325,9 @@ export class LaneLog {
       this.underWay.push(batch);
       batch.oldestSegment = this.oldestSegment();
       const { hardStates, flags, oldestSegment } = batch;
-      this.executor.submit(batch.ring.sealCommand(hardStates, flags, oldestSegment));
+      const roll = this.rollNext;
+      this.rollNext = false;
+      this.executor.submit(batch.ring.sealCommand(hardStates, flags, oldestSegment, roll));
     }
   }
 

@@ -93,6 +93,8 @@ export interface SealCommand {
   readonly hardStates: number;
   /** The oldest segment that is needed, for the header of the next one. */
   readonly oldestSegment: number;
+  /** Begin a segment with it, although it has room where the log is. */
+  readonly roll: boolean;
 }
 
 /** A file that becomes a segment. */
@@ -165,7 +167,7 @@ export class LaneWriter {
   write(command: SealCommand): BatchPlace {
     return this.guarded(() => {
       const total = batchBytes(command.blocksLength, command.hardStates, command.flags);
-      if (this.position + total > this.fileBytes) {
+      if (command.roll || this.position + total > this.fileBytes) {
         this.openSegment({
           startLsn: this.startLsn + this.fileBytes,
           prevEnd: this.startLsn + this.position,
@@ -323,7 +325,8 @@ export class LaneWriter {
     }
     const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
     createSparse(this.disk, path, fileBytes);
-    if (zeroed) this.fill(path, fileBytes);
+    // The last room is for the log, not for zeros.
+    if (zeroed && this.disk.freeBytes(directory) >= 2 * fileBytes) this.fill(path, fileBytes);
     return { path, fileBytes, recycled: false };
   }
 
@@ -366,6 +369,7 @@ export class LaneWriter {
       blocksLength: view.getUint32(pointer + offset.blocksLength, true),
       hardStates: view.getUint32(pointer + offset.hardStates, true),
       oldestSegment: 0,
+      roll: false,
     };
   }
 

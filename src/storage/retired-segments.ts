@@ -35,6 +35,8 @@ export class RetiredSegments {
   /** All segment files, ascending. */
   private files: number[] = [];
   /** As the header of the newest segment says. */
+  oldestNamed = 0;
+  /** The same, but 0 while nothing is tried. */
   private oldestNeeded = 0;
   private underWay: Promise<void> | undefined;
   private stopped = false;
@@ -59,6 +61,7 @@ export class RetiredSegments {
   /** The first segment of this run is durable, and its header names that one as the oldest. */
   begin(files: readonly number[], first: number, oldestSegment: number): void {
     this.files = [...files.filter((sequence) => sequence < first), first];
+    this.oldestNamed = oldestSegment;
     this.oldestNeeded = oldestSegment;
     this.goOn();
   }
@@ -67,6 +70,7 @@ export class RetiredSegments {
   written(segment: number, oldestSegment: number): void {
     if (segment === this.files[this.files.length - 1]) return;
     this.files.push(segment);
+    this.oldestNamed = oldestSegment;
     this.oldestNeeded = oldestSegment;
     this.goOn();
   }

@@ -49,6 +49,8 @@ export interface SegmentRewriteParts {
     lastIndex: LogIndex,
     maxBytes: number,
   ) => Promise<EntriesLease | undefined>;
+  /** The disk has no room for copies. */
+  readonly isFull: () => boolean;
   /** See `LaneLog.move`. */
   readonly move: (log: GroupLog, block: Uint8Array) => boolean;
   readonly logger: Logger;
@@ -135,6 +137,7 @@ export class SegmentRewrite {
 
   private goOn(): void {
     if (this.step !== undefined || this.stopped || this.failedIn === this.segment) return;
+    if (this.parts.isFull()) return;
     // A step reads while the blocks of the last one are written.
     const room = this.maxMovingBytes - this.moving;
     if (room < this.minStepBytes) return;

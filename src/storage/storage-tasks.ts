@@ -21,7 +21,7 @@ import { SegmentReader } from './segment-reader.js';
 import type { ScanResult, ScanTask } from './segment-scan.js';
 import { scanSegment } from './segment-scan.js';
 
-export type StorageTask = InspectTask | ScanTask | ReadTask | PrefillTask | RetireTask;
+export type StorageTask = InspectTask | ScanTask | ReadTask | PrefillTask | RetireTask | SpaceTask;
 
 export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
   ? Inspection
@@ -61,6 +61,14 @@ export interface RetireTask {
   readonly maxSpares: number;
 }
 
+/** Answers how many bytes the lane may still write: what the disk has free, and spare files that have blocks. */
+export interface SpaceTask {
+  readonly type: 'space';
+  readonly directory: string;
+  readonly lane: number;
+  readonly segmentBytes: number;
+}
+
 /** A flush of the log that comes meanwhile waits for one such write. */
 const PREFILL_WRITE_BYTES = 128 * 1024;
 
@@ -93,11 +101,19 @@ export class StorageTaskRunner {
         return this.reader.read(task);
       case 'prefill':
         return prefill(this.memory, this.disk, task);
+      case 'space':
+        return roomOf(this.disk, task);
       case 'retire':
         this.reader.forget(segmentPath(task.directory, task.lane, task.sequence));
         return retire(this.disk, task);
     }
   }
+}
+
+function roomOf(disk: Disk, { directory, lane, segmentBytes }: SpaceTask): number {
+  // One that is all zero may be a hole.
+  const used = listSpares(disk, directory, lane).filter((sequence) => sequence > 0).length;
+  return disk.freeBytes(directory) + used * segmentBytes;
 }
 
 function retire(disk: Disk, task: RetireTask): number {

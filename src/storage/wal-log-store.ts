@@ -173,7 +173,14 @@ export class WalLogStore implements LogStore {
       {
         groups: () => this.groups.values(),
         move: (log, block) => this.lane.move(log, block),
+        oldestSegment: () => this.findOldestSegment(),
+        roll: () => {
+          const [log] = this.groups.values();
+          if (log !== undefined && this.usable()) this.lane.roll(log);
+        },
+        roomy: () => this.lane.roomy(),
       },
+      this.scheduler,
     );
     this.unpinned = () => this.lane.unpinned();
   }
@@ -207,6 +214,7 @@ export class WalLogStore implements LogStore {
     const { firstIndex, count, term, kind } = entries;
     const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
     const fromClients = kind === ENTRY_KIND.application;
+    if (fromClients) this.checkRoom();
     this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
     return this.lane.stage(log, entries);
   }
@@ -214,6 +222,7 @@ export class WalLogStore implements LogStore {
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkUsable();
     this.checkWritable();
+    this.checkRoom();
     const log = this.group(group);
     const staged = this.lane.receive(log, firstIndex, parts);
     this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
@@ -341,7 +350,7 @@ export class WalLogStore implements LogStore {
       },
     );
     if (place !== undefined) recovered.placeCarried(place);
-    this.files.begin(recovered, readMemory, () => this.checkUsable());
+    await this.files.begin(recovered, readMemory, () => this.checkUsable());
     this.logRecovery(recovered);
   }
 
@@ -455,6 +464,16 @@ export class WalLogStore implements LogStore {
 
   private checkWritable(): void {
     if (this.damage !== undefined) throw this.damage.refusal();
+  }
+
+  private checkRoom(): void {
+    if (!this.files.full) return;
+    throw new KeelsonError(
+      'KEELSON_STORAGE_FULL',
+      `The disk of ${this.directory} is full. Nothing was changed, and reads and elections go on. Free ` +
+        'space, or let the log be purged: entries are taken again by themselves.',
+      { details: { directory: this.directory } },
+    );
   }
 
   private checkUsable(): void {
