@@ -181,9 +181,12 @@ class LaneRecovery {
   }
 
   private oldestSegment(newest: SoundSegment | undefined): number {
-    let oldest = newest?.sequence ?? 1;
+    if (newest === undefined) return 1;
+    let oldest = newest.sequence;
     for (const { index } of this.groups.values()) oldest = Math.min(oldest, index.oldestSegment);
-    return oldest;
+    // Nothing proves the last batch yet: what it has moved may still be needed where it was.
+    const moves = this.last?.batch.blocks.some((block) => block.moved) === true;
+    return moves ? Math.min(oldest, newest.header.oldest) : oldest;
   }
 
   /** Reads one segment; returns the position behind its last valid batch. */
@@ -283,6 +286,7 @@ class LaneRecovery {
     const { index, memberships } = group;
     const { pointer, length, position } = block;
     try {
+      this.skip(group, block.lastIndex);
       index.recoverBlocks(pointer, length, segment.sequence, position, block);
     } catch (cause) {
       throw tooLargeForIndex(cause, block.group, block.lastIndex);

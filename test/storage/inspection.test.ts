@@ -4,6 +4,7 @@ import { KeelsonError } from '../../dist/base/errors.js';
 import { SeededRandom } from '../../dist/base/random.js';
 import type { DirectorySurvey } from '../../dist/storage/inspection/directory-survey.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import type { LogStep } from '../../dist/testing/log-workload.js';
 import { makeIdentity, surveyOf } from './directory-support.js';
 import { GROUPS, openSmall, runScript, SCRIPT } from './fault-rig.js';
 import { FIRST_SEGMENT, MIB, openLog, texts } from './wal-support.js';
@@ -15,12 +16,18 @@ const FOLDER = '/data/wal';
 const STRIDE = 449;
 
 let disk: MemoryDisk;
+/** Several segments of entries that are needed. */
+const growth: LogStep[] = Array.from({ length: 12 }, () => [
+  { do: 'append', group: GROUPS[0]!, count: 2, bytes: 7_000 } as const,
+  { do: 'wait' } as const,
+]).flat();
+
 let sound: DirectorySurvey;
 
 beforeAll(async () => {
   disk = new MemoryDisk();
   makeIdentity(disk, SEGMENT_BYTES);
-  const { refusal, workload } = await runScript(disk, SEED, SCRIPT);
+  const { refusal, workload } = await runScript(disk, SEED, [...SCRIPT, ...growth]);
   expect([refusal, workload.failure]).toEqual([undefined, undefined]);
   disk = disk.kill();
   sound = await surveyOf(disk);
