@@ -194,8 +194,15 @@ describe('damage at rest', () => {
   );
 
   it('is a segment that is missing, and does not accuse those beside it', async () => {
-    const image = disk.imageAfterKill();
-    const needed = sound.lanes[0]!.segments.filter(({ superseded }) => !superseded);
+    const running = new MemoryDisk();
+    makeIdentity(running, SEGMENT_BYTES);
+    const append: LogStep = { do: 'append', group: GROUPS[0]!, count: 8, bytes: 2_000, back: 0 };
+    const steps = Array.from({ length: 16 }, (): LogStep[] => [append, { do: 'wait' }]).flat();
+    const { refusal, workload } = await runScript(running, SEED, steps);
+    expect([refusal, workload.failure]).toEqual([undefined, undefined]);
+    const image = running.kill();
+    const { lanes } = await surveyOf(image);
+    const needed = lanes[0]!.segments.filter(({ superseded }) => !superseded);
     expect(needed.length).toBeGreaterThanOrEqual(3);
     image.remove(needed[1]!.file);
     const { problems } = await surveyOf(image);
