@@ -29,6 +29,8 @@ export class GroupLog {
   readonly termRuns: TermRunList = new TermRunList();
   /** The last batch that took something off the log, at either end. */
   private lastCut: LaneBatch | undefined;
+  /** The last batch that ended the log sooner, or let it begin anew. */
+  private lastTruncation: LaneBatch | undefined;
   /** The batch with the last record of a purge. */
   purgeBatch: LaneBatch | undefined;
   /** There is a purge behind that one which no record tells yet. */
@@ -64,6 +66,11 @@ export class GroupLog {
     return cutPending ? Math.max(bytes, this.admittedIndexBytes) : bytes;
   }
 
+  /** The index may still have entries that were cut off, under the indexes of others. */
+  get truncationPending(): boolean {
+    return this.lastTruncation?.completed === false;
+  }
+
   addBlock(block: CachedBlock): void {
     invariant(block.firstIndex === this.lastIndex + 1, 'appended entries continue the log');
     this.blocks.push(block);
@@ -74,6 +81,7 @@ export class GroupLog {
   truncateAfter(lastIndex: LogIndex, batch: LaneBatch): void {
     if (lastIndex >= this.lastIndex) return;
     this.lastCut = batch;
+    this.lastTruncation = batch;
     this.generation++;
     this.lastIndex = lastIndex;
     this.termRuns.truncateAfter(lastIndex);
@@ -105,6 +113,7 @@ export class GroupLog {
   reset(lastIncluded: LogId, batch: LaneBatch): void {
     this.truncateAfter(0, batch);
     this.lastCut = batch;
+    this.lastTruncation = batch;
     this.purgeWaits = false;
     this.purged = lastIncluded;
     this.lastIndex = lastIncluded.index;

@@ -287,7 +287,13 @@ class LaneRecovery {
     const { pointer, length, position } = block;
     try {
       this.skip(group, block.lastIndex);
-      index.recoverBlocks(pointer, length, segment.sequence, position, block);
+      if (!index.recoverBlocks(pointer, length, segment.sequence, position, block)) {
+        const entries = `a copy of the entries ${block.firstIndex} to ${block.lastIndex}`;
+        this.report(
+          damage(segment.path, position, block.group, `${entries} is not what the log has`),
+        );
+        return;
+      }
     } catch (cause) {
       throw tooLargeForIndex(cause, block.group, block.lastIndex);
     }

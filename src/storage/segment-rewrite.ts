@@ -6,8 +6,9 @@
  * index: oldest run of a group ─▶ read it from its segment ─▶ a moved block in the open batch ─▶ index
  * ```
  *
- * A copy is put into a batch only if nothing has been cut off the log since the read began. So in the log
- * it stands in front of every truncation that it does not know, and never brings back what one took away.
+ * A copy is read by an index that knows every truncation of its log, and put into a batch only if none has
+ * come since. So in the log it stands in front of every truncation that it does not know, and never brings
+ * back what one took away.
  * The segment of the first copy is given up only when a header names it no more, which is written after the
  * batch of the second copy is durable.
  *
@@ -237,6 +238,8 @@ export class SegmentRewrite {
   private oldestLogs(): GroupLog[] {
     const logs: GroupLog[] = [];
     for (const log of this.parts.groups()) {
+      // Until the index has forgotten what was cut off, it would be read as what the log has there now.
+      if (log.truncationPending) continue;
       if (log.index.oldestSegment < this.reach) logs.push(log);
     }
     return logs.sort((left, right) => left.index.oldestSegment - right.index.oldestSegment);

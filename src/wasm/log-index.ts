@@ -215,7 +215,8 @@ export class LogIndex {
 
   /**
    * The same for blocks whose entries the log may have without the index knowing more of them than `skip`
-   * told, or not even that; `termRuns` are those of the blocks.
+   * told, or not even that; `termRuns` are those of the blocks. False, and nothing is changed, where the
+   * index has another term for one of them.
    * @throws KeelsonError KEELSON_OVERLOADED when the heap has no room.
    */
   recoverBlocks(
@@ -224,11 +225,13 @@ export class LogIndex {
     segment: number,
     position: number,
     { lastIndex, termRuns }: RecoveredBlocks,
-  ): void {
+  ): boolean {
     this.skip(lastIndex);
-    if (!this.placeBlocks(pointer, length, segment, position)) return;
+    if (lastIndex < this.first) return true;
+    if (!this.placeBlocks(pointer, length, segment, position)) return false;
     const first = Math.max(this.firstOf(pointer), this.first);
     this.writeTermRuns(fillTerms(this.termRuns(), this.last, first, lastIndex, termRuns));
+    return true;
   }
 
   /** Forgets all entries behind `index`. */

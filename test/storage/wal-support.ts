@@ -3,6 +3,7 @@ import type { KeelsonError } from '../../dist/base/errors.js';
 import { SystemScheduler } from '../../dist/base/system-scheduler.js';
 import { type IoId, type LogId, NO_LOG_ID, type Vote } from '../../dist/engine/types.js';
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
+import type { SealCommand } from '../../dist/storage/lane-writer.js';
 import type { EntriesLease } from '../../dist/storage/log-store.js';
 import type { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { StorageExecutor } from '../../dist/storage/storage-executor.js';
@@ -75,6 +76,47 @@ export function intercepted(disk: MemoryDisk, intercept: Intercept): OpenOptions
     const through = (task: StorageTask): Promise<unknown> => intercept(task, () => run(task));
     return Object.assign(executor, { run: through as typeof executor.run });
   };
+}
+
+/** An executor that reads and writes when the test says so, and what it holds back. */
+export interface GatedExecutor {
+  readonly executor: OpenOptions['executor'];
+  holdReads: boolean;
+  holdWrites: boolean;
+  readonly reads: (() => void)[];
+  readonly writes: (() => void)[];
+}
+
+export function gated(disk: MemoryDisk): GatedExecutor {
+  const gate: GatedExecutor = {
+    holdReads: false,
+    holdWrites: false,
+    reads: [],
+    writes: [],
+    executor: (heap, scheduler) => {
+      const executor = new InlineExecutor(heap, disk, scheduler);
+      const run = executor.run.bind(executor);
+      const submit = executor.submit.bind(executor);
+      const held = async (task: StorageTask): Promise<unknown> => {
+        if (gate.holdReads && isRead(task)) {
+          await new Promise<void>((resolve) => gate.reads.push(resolve));
+        }
+        return run(task);
+      };
+      return Object.assign(executor, {
+        run: held as typeof executor.run,
+        submit: (command: SealCommand): void => {
+          if (gate.holdWrites) gate.writes.push(() => submit(command));
+          else submit(command);
+        },
+      });
+    },
+  };
+  return gate;
+}
+
+function isRead({ type }: StorageTask): boolean {
+  return type === 'read';
 }
 
 /** A store with the bookkeeping that a runtime would do, for several groups. */
