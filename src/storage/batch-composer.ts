@@ -39,8 +39,17 @@ export class BatchComposer {
   private readonly closed: LaneBatch[] = [];
   private staging: Staging | undefined;
 
-  constructor(heap: SharedHeap, ring: EntryRing, limits: BatchLimits) {
+  /** Whether the lane takes so many bytes of entries more now. */
+  private readonly admits: (bytes: number) => boolean;
+
+  constructor(
+    heap: SharedHeap,
+    ring: EntryRing,
+    limits: BatchLimits,
+    admits: (bytes: number) => boolean,
+  ) {
     this.heap = heap;
+    this.admits = admits;
     this.codec = new BlockCodec(heap);
     this.ring = ring;
     this.limits = limits;
@@ -84,6 +93,7 @@ export class BatchComposer {
     const { firstIndex, term, time, kind, payloads, count } = entries;
     invariant(count > 0, 'something is staged');
     const bytes = blockBytes(payloads, count);
+    if (kind === ENTRY_KIND.application) this.checkAdmitted(bytes);
     // The entry that opens a term is no client's: refusing it would stop a leader that has just won.
     const pointer =
       kind === ENTRY_KIND.application
@@ -110,6 +120,7 @@ export class BatchComposer {
   receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): Staging {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
+    this.checkAdmitted(bytes);
     // They may overwrite a part of the log, and then a record of that comes first.
     const pointer = this.placeStaging(group, bytes, 0, RECORD_BYTES);
     let at = pointer;
@@ -204,7 +215,7 @@ export class BatchComposer {
    * is no room: this waits for whatever else is to be written.
    */
   move(group: GroupLog, block: Uint8Array): LaneBatch | undefined {
-    if (this.staging !== undefined) return undefined;
+    this.park();
     const { maxBatchBytes } = this.limits;
     if (this.open !== undefined) {
       const { ring } = this.open;
@@ -297,6 +308,17 @@ export class BatchComposer {
     if (this.staging?.group === group) this.staging = undefined;
     this.park();
     return this.controlBatch(group, bytes).ring.end;
+  }
+
+  private checkAdmitted(bytes: number): void {
+    // What never fits is told so, and does not wait.
+    if (bytes > this.limits.maxStageBytes || this.admits(bytes)) return;
+    this.refusedBytes = Math.max(this.refusedBytes, bytes);
+    throw new KeelsonError(
+      'KEELSON_OVERLOADED',
+      'Entries in old segments of the log have to be moved before it may grow. Try again after `writable`.',
+      { details: { bytes } },
+    );
   }
 
   private overloaded(bytes: number): KeelsonError {

@@ -34,7 +34,7 @@ export type ReadMemory = Pick<SegmentReadsOptions, 'scratch' | 'scratchBytes' | 
 export type LaneFilesOptions = SpareSegmentOptions & SegmentRewriteOptions;
 
 /** The logs of the lane, how a block of one is written once more, and how a segment is begun. */
-export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move'> {
+export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move' | 'admitting'> {
   readonly oldestSegment: () => number;
   readonly roll: () => void;
   /** The disk was full, and has room again. */
@@ -75,7 +75,10 @@ export class LaneFiles {
         executor,
         scheduler,
         logger,
-        roomy: logs.roomy,
+        roomy: () => {
+          this.rewrite.goOn();
+          logs.roomy();
+        },
         makeRoom: () => {
           if (logs.oldestSegment() > this.retired.oldestNamed) logs.roll();
         },
@@ -85,8 +88,7 @@ export class LaneFiles {
       ...logs,
       logger,
       isFull: () => this.space.full,
-      read: (log, firstIndex, lastIndex, maxBytes) =>
-        this.read(log, firstIndex, lastIndex, maxBytes),
+      read: (ranges, maxBytes) => this.reading((reads) => reads.gather(ranges, maxBytes)),
     });
   }
 
@@ -143,25 +145,44 @@ export class LaneFiles {
   }
 
   /** See `SegmentReads.read`. */
-  async read(
+  read(
     log: GroupLog,
     firstIndex: LogIndex,
     lastIndex: LogIndex,
     maxBytes: number,
   ): Promise<EntriesLease | undefined> {
-    const { reads } = this;
-    invariant(reads !== undefined, 'the lane has begun');
-    try {
-      return await reads.read(log, firstIndex, lastIndex, maxBytes);
-    } finally {
-      this.retired.goOn();
-    }
+    return this.reading((reads) => reads.read(log, firstIndex, lastIndex, maxBytes));
+  }
+
+  /** Whether the lane has room for so many bytes that are not durable yet. */
+  admits(bytes: number): boolean {
+    return this.rewrite.admits(bytes);
+  }
+
+  /** Something that is to be moved waits for room in memory. */
+  get movesWait(): boolean {
+    return this.rewrite.waits;
+  }
+
+  /** There may be room again for what is moved. */
+  goOn(): void {
+    this.rewrite.goOn();
   }
 
   /** Begins nothing more; resolves when nothing is under way. */
   async stop(): Promise<void> {
     const { spare, retired, rewrite, space } = this;
     await Promise.all([spare.stop(), retired.stop(), rewrite.stop(), space.stop()]);
+  }
+
+  private async reading<T>(work: (reads: SegmentReads) => Promise<T>): Promise<T> {
+    const { reads } = this;
+    invariant(reads !== undefined, 'the lane has begun');
+    try {
+      return await work(reads);
+    } finally {
+      this.retired.goOn();
+    }
   }
 
   /** Bytes of entries that the logs have in segments. */

@@ -38,6 +38,8 @@ export interface WrittenBatch {
   readonly oldestSegment: number;
   /** Of blocks that the log has a second time with it. */
   readonly movedBytes: number;
+  /** Entries that the log has for the first time with it. */
+  readonly entries: number;
 }
 
 export interface LaneLogEvents {
@@ -62,6 +64,8 @@ export class LaneLog {
   private readonly events: LaneLogEvents;
   /** The oldest segment that any log or reader needs. */
   private readonly oldestSegment: () => number;
+  /** Whether the files of the lane have room for so many bytes that are not durable yet. */
+  private readonly admits: (bytes: number) => boolean;
   /** Handed to the lane's thread, oldest first. */
   private readonly underWay: LaneBatch[] = [];
   private submitScheduled = false;
@@ -79,8 +83,10 @@ export class LaneLog {
     limits: LaneLimits,
     events: LaneLogEvents,
     oldestSegment: () => number,
+    admits: (bytes: number) => boolean,
   ) {
-    this.composer = new BatchComposer(heap, ring, limits);
+    this.admits = (bytes) => admits(bytes + this.queuedBytes);
+    this.composer = new BatchComposer(heap, ring, limits, this.admits);
     this.ring = ring;
     this.executor = executor;
     this.scheduler = scheduler;
@@ -164,11 +170,12 @@ export class LaneLog {
     });
   }
 
-  /** A pin was given up: there may be room again. */
+  /** A pin was given up, or something moved: there may be room again. */
   unpinned(): void {
     const { composer } = this;
     if (composer.refusedBytes === 0 || this.failure !== undefined) return;
-    if (!this.ring.hasRoom(composer.refusedBytes)) return;
+    const bytes = composer.refusedBytes;
+    if (!this.admits(bytes) || !this.ring.hasRoom(bytes)) return;
     composer.refusedBytes = 0;
     this.scheduler.enqueue(() => this.events.writable());
   }

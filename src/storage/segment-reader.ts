@@ -33,6 +33,12 @@ export interface ReadTask {
   readonly summary: number;
 }
 
+/** Ranges of several logs, each as a `ReadTask` reads it, one after the other in the same memory. */
+export interface GatherTask extends Omit<ReadTask, 'type' | 'group' | 'firstIndex' | 'extents'> {
+  readonly type: 'gather';
+  readonly ranges: readonly Pick<ReadTask, 'group' | 'firstIndex' | 'extents'>[];
+}
+
 export interface ReadTaskResult {
   readonly block: Uint8Array;
   readonly lastIndex: number;
@@ -84,6 +90,10 @@ export class SegmentReader {
       lastIndex: summary.lastIndex,
       termRuns: summary.termRuns,
     };
+  }
+
+  gather({ ranges, ...task }: GatherTask): ReadTaskResult[] {
+    return ranges.map((range) => this.read({ ...task, ...range, type: 'read' }));
   }
 
   /** Closes a file that is about to be used for something else. */

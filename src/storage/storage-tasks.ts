@@ -16,12 +16,19 @@ import {
   type Zeros,
   zeroFill,
 } from './segment-file.js';
-import type { ReadTask, ReadTaskResult } from './segment-reader.js';
+import type { GatherTask, ReadTask, ReadTaskResult } from './segment-reader.js';
 import { SegmentReader } from './segment-reader.js';
 import type { ScanResult, ScanTask } from './segment-scan.js';
 import { scanSegment } from './segment-scan.js';
 
-export type StorageTask = InspectTask | ScanTask | ReadTask | PrefillTask | RetireTask | SpaceTask;
+export type StorageTask =
+  | InspectTask
+  | ScanTask
+  | ReadTask
+  | GatherTask
+  | PrefillTask
+  | RetireTask
+  | SpaceTask;
 
 export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
   ? Inspection
@@ -29,7 +36,9 @@ export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
     ? ScanResult
     : T extends ReadTask
       ? ReadTaskResult
-      : number;
+      : T extends GatherTask
+        ? ReadTaskResult[]
+        : number;
 
 /**
  * Makes a slice of a spare file of the lane; the last slice gives the file its name. Answers how many
@@ -91,7 +100,7 @@ export class StorageTaskRunner {
     this.reader.close();
   }
 
-  private dispatch(task: StorageTask): Inspection | ScanResult | ReadTaskResult | number {
+  private dispatch(task: StorageTask): StorageTaskResult<StorageTask> {
     switch (task.type) {
       case 'inspect':
         return inspectLane(this.memory, this.disk, task);
@@ -99,6 +108,8 @@ export class StorageTaskRunner {
         return scanSegment(this.memory, this.disk, task);
       case 'read':
         return this.reader.read(task);
+      case 'gather':
+        return this.reader.gather(task);
       case 'prefill':
         return prefill(this.memory, this.disk, task);
       case 'space':

@@ -155,8 +155,15 @@ export class WalLogStore implements LogStore {
       failed: (error: KeelsonError) => this.poison(error),
       writable: () => this.events.writable(),
     };
-    this.lane = new LaneLog(this.heap, this.ring, executor, this.scheduler, limits, events, () =>
-      this.findOldestSegment(),
+    this.lane = new LaneLog(
+      this.heap,
+      this.ring,
+      executor,
+      this.scheduler,
+      limits,
+      events,
+      () => this.findOldestSegment(),
+      (bytes) => this.files.admits(bytes),
     );
     this.files = new LaneFiles(
       {
@@ -179,10 +186,14 @@ export class WalLogStore implements LogStore {
           if (log !== undefined && this.usable()) this.lane.roll(log);
         },
         roomy: () => this.lane.roomy(),
+        admitting: () => this.lane.unpinned(),
       },
       this.scheduler,
     );
-    this.unpinned = () => this.lane.unpinned();
+    this.unpinned = () => {
+      if (this.files.movesWait) this.scheduler.enqueue(() => this.files.goOn());
+      this.lane.unpinned();
+    };
   }
 
   recovered(group: number): RecoveredLog {
@@ -434,10 +445,12 @@ export class WalLogStore implements LogStore {
     const { scheduler } = this;
     const limitMs = this.closeTimeoutMs();
     const untilMs = scheduler.now() + limitMs;
+    // Nothing is moved any more: the last batch says that it is the last.
+    const filesAtRest = this.files.stop();
     // Nothing was written to a damaged log, so there is nothing to end in order.
     const lane = this.damage === undefined ? this.lane.shutDown(this.groups.values()) : undefined;
     const inOrder = Promise.resolve(lane)
-      .then(() => this.files.stop())
+      .then(() => filesAtRest)
       .then(() => this.executor.stopLane());
     try {
       await untilTime(scheduler, untilMs - limitMs * THREADS_END_SHARE, inOrder);

@@ -113,9 +113,9 @@ export class LogIndex {
     return this.segments.runOf(index, this.last);
   }
 
-  /** Adds how many bytes of items and payloads each segment holds. */
-  addSegmentBytes(bySegment: Map<number, number>): void {
-    this.segments.addBytes(bySegment);
+  /** Adds how many bytes of items and payloads each segment holds, and so many for each stretch of entries. */
+  addSegmentBytes(bySegment: Map<number, number>, stretchBytes = 0): void {
+    this.segments.addBytes(bySegment, stretchBytes);
   }
 
   /** Bytes of the heap that the index holds. */

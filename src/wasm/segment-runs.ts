@@ -43,11 +43,11 @@ export class SegmentRuns {
     return index > end ? undefined : this.run(this.find(index), end);
   }
 
-  /** Adds the bytes that each segment holds. */
-  addBytes(bySegment: Map<number, number>): void {
+  /** Adds the bytes that each segment holds, and so many for each run. */
+  addBytes(bySegment: Map<number, number>, runBytes: number): void {
     for (let at = 0; at < this.segments.length; at++) {
       const segment = this.segments[at]!;
-      bySegment.set(segment, (bySegment.get(segment) ?? 0) + this.bytes[at]!);
+      bySegment.set(segment, (bySegment.get(segment) ?? 0) + this.bytes[at]! + runBytes);
     }
   }
 

@@ -53,7 +53,7 @@ describe('a log that 1,000 groups share', () => {
     for (const [group, io] of ios.entries()) await log.durable(io, group);
     let last = 3;
     while (disk.exists(segmentFile(1))) {
-      const io = log.append(texts(4, 'x'.repeat(30_000)), 1, 0, last + 1);
+      const io = await log.appendInTime(texts(4, 'x'.repeat(30_000)), 1, 0, last + 1);
       last += 4;
       await log.durable(io, 0);
       log.purge(last);

@@ -1,5 +1,6 @@
 /** What the tests of the write-ahead log share: a store, its I/O ids, and a wait for durability. */
 import type { KeelsonError } from '../../dist/base/errors.js';
+import type { Logger } from '../../dist/base/logger.js';
 import { SystemScheduler } from '../../dist/base/system-scheduler.js';
 import { type IoId, type LogId, NO_LOG_ID, type Vote } from '../../dist/engine/types.js';
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
@@ -31,12 +32,13 @@ export interface Opened {
 
 export interface OpenOptions extends Partial<WalLogStoreOptions> {
   readonly heap?: SharedHeap;
+  readonly logger?: Logger;
   readonly executor?: (heap: SharedHeap, scheduler: SystemScheduler) => StorageExecutor;
 }
 
 /** Opens a store inline over `disk`, or with the executor that the options make. */
 export async function openLog(disk: MemoryDisk, options: OpenOptions = {}): Promise<TestLog> {
-  const { heap: given, executor, ...rest } = options;
+  const { heap: given, executor, logger, ...rest } = options;
   const heap = given ?? SharedHeap.create({ maximumBytes: 256 * MIB });
   const scheduler = new SystemScheduler();
   const log = new TestLog();
@@ -59,6 +61,7 @@ export async function openLog(disk: MemoryDisk, options: OpenOptions = {}): Prom
       events: log,
       decodeMembership: (payload) => JSON.parse(new TextDecoder().decode(payload)),
       executor: executor?.(heap, scheduler) ?? new InlineExecutor(heap, disk, scheduler),
+      ...(logger === undefined ? {} : { logger }),
     },
   );
   log.lastIndex = log.store.recovered(0).lastIndex;
@@ -116,7 +119,7 @@ export function gated(disk: MemoryDisk): GatedExecutor {
 }
 
 function isRead({ type }: StorageTask): boolean {
-  return type === 'read';
+  return type === 'read' || type === 'gather';
 }
 
 /** A store with the bookkeeping that a runtime would do, for several groups. */
@@ -130,6 +133,7 @@ export class TestLog {
   readonly flushedIos: { group: number; io: IoId }[] = [];
   private sequence = 0;
   private readonly waiters: { group: number; sequence: number; resolve: () => void }[] = [];
+  private readonly writableWaiters: (() => void)[] = [];
   private readonly failureWaiters: ((error: KeelsonError) => void)[] = [];
 
   flushed(group: number, io: IoId): void {
@@ -148,6 +152,7 @@ export class TestLog {
 
   writable(): void {
     this.writableCalls++;
+    for (const resolve of this.writableWaiters.splice(0)) resolve();
   }
 
   nextIo(term: number, index: number, by: Vote = vote(term)): IoId {
@@ -175,6 +180,44 @@ export class TestLog {
     const io = this.nextIo(term, this.lastIndex);
     this.store.append(group, staged, firstIndex, io);
     return io;
+  }
+
+  /** Appends as soon as the store takes it. */
+  async appendInTime(
+    payloads: readonly Uint8Array[],
+    term = 1,
+    group = 0,
+    firstIndex: number = this.lastIndex + 1,
+  ): Promise<IoId> {
+    for (;;) {
+      const before = this.writableCalls;
+      try {
+        return this.append(payloads, term, group, firstIndex);
+      } catch (error) {
+        if ((error as KeelsonError).code !== 'KEELSON_OVERLOADED') throw error;
+      }
+      await this.writableAfter(before);
+    }
+  }
+
+  /** The same, and waits until it is durable. */
+  async write(
+    payloads: readonly Uint8Array[],
+    term: number,
+    group: number,
+    firstIndex: number,
+  ): Promise<void> {
+    await this.durable(await this.appendInTime(payloads, term, group, firstIndex), group);
+  }
+
+  /** The same behind the end of group 0. */
+  writeNext(payloads: readonly Uint8Array[]): Promise<void> {
+    return this.write(payloads, 1, 0, this.lastIndex + 1);
+  }
+
+  private writableAfter(calls: number): Promise<void> {
+    if (this.writableCalls > calls) return Promise.resolve();
+    return new Promise((resolve) => this.writableWaiters.push(resolve));
   }
 
   saveVote(by: Vote, group = 0): IoId {
