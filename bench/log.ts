@@ -182,7 +182,10 @@ class Load {
     throw error;
   }
 
-  writable(): void {}
+  /** Those that the log has refused go on. */
+  writable(): void {
+    if (this.waiting.length > 0) systemScheduler.enqueue(this.appendTurn);
+  }
 
   private async writer(group: GroupLoad): Promise<void> {
     while (this.running) await this.write(group);
@@ -202,7 +205,12 @@ class Load {
     for (const group of waiting) {
       const sequence = this.sequence + 1;
       this.sequence += Math.ceil(group.waiting / MAX_BLOCK_ENTRIES);
-      group.append(this.store, this.payloads, sequence);
+      try {
+        group.append(this.store, this.payloads, sequence);
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'KEELSON_OVERLOADED') throw error;
+        this.waiting.push(group);
+      }
     }
   };
 }
