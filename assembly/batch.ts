@@ -56,7 +56,8 @@ export function encodeBlock(
   store<u32>(block, count, L.BLOCK_OFFSET_ITEMS);
   store<u32>(block, <u32>(next - payloads), L.BLOCK_OFFSET_PAYLOAD_LENGTH);
   store<u64>(block, <u64>firstIndex, L.BLOCK_OFFSET_FIRST_INDEX);
-  store<u64>(block, 0, L.BLOCK_OFFSET_RESERVED);
+  store<u32>(block, 0, L.BLOCK_OFFSET_FLAGS);
+  store<u32>(block, 0, L.BLOCK_OFFSET_RESERVED);
   return <u32>(next - block);
 }
 
@@ -72,9 +73,10 @@ export function blockEnd(block: usize, end: u64): u64 {
 }
 
 /** Structure of the block header; its lengths have been checked by `blockEnd`. */
-function verifyBlockHeader(block: usize): u32 {
+function verifyBlockHeader(block: usize, knownFlags: u32): u32 {
   if (load<u32>(block, L.BLOCK_OFFSET_MAGIC) !== L.BLOCK_MAGIC) return L.VERIFY_ERROR_MAGIC;
-  if (load<u64>(block, L.BLOCK_OFFSET_RESERVED) !== 0) return L.VERIFY_ERROR_RESERVED;
+  if (load<u32>(block, L.BLOCK_OFFSET_FLAGS) & ~knownFlags) return L.VERIFY_ERROR_RESERVED;
+  if (load<u32>(block, L.BLOCK_OFFSET_RESERVED) !== 0) return L.VERIFY_ERROR_RESERVED;
   if (load<u32>(block, L.BLOCK_OFFSET_ITEMS) === 0) return L.VERIFY_ERROR_LENGTHS;
   if (load<u64>(block, L.BLOCK_OFFSET_FIRST_INDEX) > L.MAX_SAFE_INTEGER) {
     return L.VERIFY_ERROR_UNSAFE_INTEGER;
@@ -121,7 +123,7 @@ export function verifyBlocks(
   while (<u64>block < end) {
     const nextBlock = blockEnd(block, end);
     if (nextBlock === 0) return L.VERIFY_ERROR_TRUNCATED;
-    const headerError = verifyBlockHeader(block);
+    const headerError = verifyBlockHeader(block, 0);
     if (headerError) return headerError;
     if (load<u32>(block, L.BLOCK_OFFSET_GROUP) !== group) return L.VERIFY_ERROR_GROUP;
     if (load<u64>(block, L.BLOCK_OFFSET_FIRST_INDEX) !== index) return L.VERIFY_ERROR_INDEX;
@@ -336,7 +338,7 @@ function verifyBatchBlocks(batch: usize, blocksLength: u32): u32 {
   while (<u64>block < end) {
     const nextBlock = blockEnd(block, end);
     if (nextBlock === 0) return L.VERIFY_ERROR_LENGTHS;
-    const headerError = verifyBlockHeader(block);
+    const headerError = verifyBlockHeader(block, L.BLOCK_FLAG_MOVED);
     if (headerError) return headerError;
     const group = load<u32>(block, L.BLOCK_OFFSET_GROUP);
     const count = load<u32>(block, L.BLOCK_OFFSET_ITEMS);

@@ -5,8 +5,10 @@ export { encodeBlock, sealBatch, verifyBatch, verifyBlocks } from './batch';
 export { writeConstants } from './checksum';
 export {
   indexAppendBlocks,
+  indexBytes,
   indexConflict,
   indexMoveBlocks,
+  indexPlaceBlocks,
   indexPurge,
   indexScan,
   indexSkip,

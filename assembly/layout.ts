@@ -37,7 +37,10 @@ export const BLOCK_OFFSET_GROUP: usize = 4;
 export const BLOCK_OFFSET_ITEMS: usize = 8;
 export const BLOCK_OFFSET_PAYLOAD_LENGTH: usize = 12;
 export const BLOCK_OFFSET_FIRST_INDEX: usize = 16;
-export const BLOCK_OFFSET_RESERVED: usize = 24;
+export const BLOCK_OFFSET_FLAGS: usize = 24;
+export const BLOCK_OFFSET_RESERVED: usize = 28;
+
+export const BLOCK_FLAG_MOVED: u32 = 1;
 
 export const ITEM_BYTES: u32 = 48;
 export const ITEM_OFFSET_INDEX: usize = 0;
@@ -99,6 +102,7 @@ export const INDEX_DESCRIPTOR_OFFSET_RUN_CAPACITY: usize = 32;
 export const INDEX_DESCRIPTOR_OFFSET_WANTED_ENTRIES: usize = 36;
 export const INDEX_DESCRIPTOR_OFFSET_WANTED_RUNS: usize = 40;
 export const INDEX_DESCRIPTOR_OFFSET_BASE: usize = 48;
+export const INDEX_DESCRIPTOR_OFFSET_ADDED_BYTES: usize = 56;
 
 export const INDEX_ENTRY_BYTES: u32 = 16;
 export const INDEX_ENTRY_OFFSET_SEGMENT: usize = 0;

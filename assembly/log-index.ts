@@ -121,6 +121,7 @@ export function indexAppendBlocks(
   let block = pointer;
   let runCount = load<u32>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT);
   let term = runCount ? load<u64>(runAt(descriptor, runCount - 1), L.TERM_RUN_OFFSET_TERM) : <u64>0;
+  let addedBytes: u64 = 0;
   while (block !== end) {
     const count = load<u32>(block, L.BLOCK_OFFSET_ITEMS);
     let item = block + L.BLOCK_BYTES;
@@ -146,6 +147,7 @@ export function indexAppendBlocks(
         runCount++;
         term = itemTerm;
       }
+      addedBytes += <u64>L.ITEM_BYTES + payloadLength;
       payload += payloadLength;
       item += L.ITEM_BYTES;
       slot++;
@@ -153,6 +155,7 @@ export function indexAppendBlocks(
     }
     block = payload;
   }
+  store<f64>(descriptor, <f64>addedBytes, L.INDEX_DESCRIPTOR_OFFSET_ADDED_BYTES);
   store<u32>(descriptor, runCount, L.INDEX_DESCRIPTOR_OFFSET_RUN_COUNT);
   store<u64>(descriptor, index, L.INDEX_DESCRIPTOR_OFFSET_NEXT_INDEX);
   return <f64>(index - 1);
@@ -225,6 +228,78 @@ export function indexMoveBlocks(
     block = <usize>nextBlock;
   }
   return <f64>last;
+}
+
+/** Whether the index has those entries of a verified block that it holds under their term, or under none. */
+function sameTerms(descriptor: usize, block: usize, indexFirst: u64, indexNext: u64): bool {
+  const count = load<u32>(block, L.BLOCK_OFFSET_ITEMS);
+  let index = load<u64>(block, L.BLOCK_OFFSET_FIRST_INDEX);
+  let item = block + L.BLOCK_BYTES;
+  for (let i: u32 = 0; i < count; i++) {
+    if (index >= indexFirst && index < indexNext) {
+      const run = findRun(descriptor, index);
+      const term = run < 0 ? 0 : load<u64>(runAt(descriptor, run), L.TERM_RUN_OFFSET_TERM);
+      if (term !== 0 && term !== load<u64>(item, L.ITEM_OFFSET_TERM)) return false;
+    }
+    item += L.ITEM_BYTES;
+    index++;
+  }
+  return true;
+}
+
+export function indexPlaceBlocks(
+  descriptor: usize,
+  pointer: usize,
+  length: u32,
+  segment: u32,
+  position: u32,
+): f64 {
+  const end = rangeEnd(pointer, length);
+  if (<u64>position + <u64>length > u32.MAX_VALUE) return 0;
+  const indexFirst = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_FIRST_INDEX);
+  const indexNext = load<u64>(descriptor, L.INDEX_DESCRIPTOR_OFFSET_NEXT_INDEX);
+  for (let block = pointer; <u64>block < end; ) {
+    const nextBlock = blockEnd(block, end);
+    if (nextBlock === 0 || !sameTerms(descriptor, block, indexFirst, indexNext)) return 0;
+    block = <usize>nextBlock;
+  }
+  let last: u64 = 0;
+  let block = pointer;
+  while (<u64>block < end) {
+    const count = load<u32>(block, L.BLOCK_OFFSET_ITEMS);
+    let index = load<u64>(block, L.BLOCK_OFFSET_FIRST_INDEX);
+    let item = block + L.BLOCK_BYTES;
+    let payload = item + <usize>count * L.ITEM_BYTES;
+    for (let i: u32 = 0; i < count; i++) {
+      const payloadLength = load<u32>(item, L.ITEM_OFFSET_LENGTH);
+      if (index >= indexFirst && index < indexNext) {
+        const entry = entryAt(descriptor, slotOf(descriptor, index));
+        store<u32>(entry, segment, L.INDEX_ENTRY_OFFSET_SEGMENT);
+        store<u32>(entry, position + <u32>(item - pointer), L.INDEX_ENTRY_OFFSET_ITEM_POSITION);
+        const payloadPosition = position + <u32>(payload - pointer);
+        store<u32>(entry, payloadPosition, L.INDEX_ENTRY_OFFSET_PAYLOAD_POSITION);
+        store<u32>(entry, payloadLength, L.INDEX_ENTRY_OFFSET_LENGTH);
+        last = index;
+      }
+      payload += payloadLength;
+      item += L.ITEM_BYTES;
+      index++;
+    }
+    block = <usize>blockEnd(block, end);
+  }
+  return <f64>last;
+}
+
+export function indexBytes(descriptor: usize, firstIndex: f64, lastIndex: f64): f64 {
+  const last = slotOf(descriptor, <u64>lastIndex);
+  let bytes: u64 = 0;
+  for (let slot = slotOf(descriptor, <u64>firstIndex); slot <= last; slot++) {
+    const entry = entryAt(descriptor, slot);
+    // An entry of which nothing is known stands in no segment, and takes up nothing.
+    if (load<u32>(entry, L.INDEX_ENTRY_OFFSET_SEGMENT) === 0) continue;
+    bytes += <u64>L.ITEM_BYTES + load<u32>(entry, L.INDEX_ENTRY_OFFSET_LENGTH);
+  }
+  return <f64>bytes;
 }
 
 /** Forgets the entries from `nextIndex` on. */

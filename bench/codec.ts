@@ -58,7 +58,8 @@ function encodePlainly(
   const payloadLength = at - BLOCK.bytes - payloads.length * ITEM.bytes;
   view.setUint32(BLOCK.offset.payloadLength, payloadLength, true);
   view.setBigUint64(BLOCK.offset.firstIndex, BigInt(HEADER.firstIndex), true);
-  view.setBigUint64(BLOCK.offset.reserved, 0n, true);
+  view.setUint32(BLOCK.offset.flags, 0, true);
+  view.setUint32(BLOCK.offset.reserved, 0, true);
   return at;
 }
 

@@ -4,6 +4,8 @@
  * write + fdatasync loop over a zero-filled file in the same directory with the payload bytes that
  * one flush of the store carried, and another with 256 KiB.
  *
+ * `--groups` logs in one store share the writers.
+ *
  * The log is purged as it grows, as behind snapshots, and measured once it uses its segments again: that
  * is how it goes on for ever, and the bare loop overwrites its file as well.
  */
@@ -27,6 +29,8 @@ const MIB = 1024 * 1024;
 const RAW_FIXED_BYTES = 256 * 1024;
 const SLICE_MS = 500;
 const MAX_WRITERS = 65_536;
+/** As many as the checkpoint of a segment has room for. */
+const MAX_GROUPS = 1_000;
 const MAX_WARM_UP_MS = 10_000;
 /** What one turn brought goes to the store in blocks of at most so many entries. */
 const MAX_BLOCK_ENTRIES = 512;
@@ -41,49 +45,126 @@ interface Options {
   readonly json: boolean;
   /** Other stores beside this one. */
   readonly peers: boolean;
-  /** Entries that a purge leaves in the log; 0: it is never purged. */
+  /** Entries that purges leave in all logs together; 0: it is never purged. */
   readonly keepEntries: number;
+  /** Among which the writers are divided. */
+  readonly groups: number;
   readonly store: Omit<WalLogStoreOptions, 'directory'>;
 }
 
-/** The writers: one promise per entry, payloads of one turn in one block. */
-class Load {
-  store!: WalLogStore;
+/** The log of one group: one promise per entry, payloads of one turn in one block. */
+class GroupLoad {
   entries = 0;
-  running = false;
-  latency = new LatencySamples();
-  private readonly payload: Uint8Array;
+  /** Entries that wait for the end of the turn. */
+  waiting = 0;
+  private readonly group: number;
   private readonly keepEntries: number;
   private purgedUpTo = 0;
   /** One slot for each writer: a larger ring would keep answered promises alive and out of the cache. */
   private readonly mask: number;
   private readonly resolvers: ((() => void) | undefined)[];
   private readonly startedAt: Float64Array;
-  private payloads: Uint8Array[] = [];
-  private resolver: (() => void) | undefined;
-  private readonly capture: (resolve: () => void) => void;
   private nextIndex = 1;
   private stagedUpTo = 0;
   private flushedUpTo = 0;
-  private sequence = 0;
-  private scheduled = false;
-  private failure: Error | undefined;
 
-  constructor(entrySize: number, writers: number, keepEntries: number) {
+  constructor(group: number, writers: number, keepEntries: number) {
+    this.group = group;
     this.keepEntries = keepEntries;
-    this.payload = new Uint8Array(entrySize).fill(0xa5);
     const slots = 2 ** Math.ceil(Math.log2(writers));
     this.mask = slots - 1;
     this.resolvers = new Array(slots).fill(undefined);
     this.startedAt = new Float64Array(slots);
+  }
+
+  /** Entries that are in the log. */
+  get kept(): number {
+    return this.stagedUpTo - this.purgedUpTo;
+  }
+
+  add(resolve: () => void): void {
+    const slot = this.nextIndex++ & this.mask;
+    this.resolvers[slot] = resolve;
+    this.startedAt[slot] = performance.now();
+    this.waiting++;
+  }
+
+  append(store: WalLogStore, payloads: readonly Uint8Array[], sequence: number): void {
+    for (let at = sequence; this.waiting > 0; at++) {
+      const count = Math.min(this.waiting, MAX_BLOCK_ENTRIES);
+      const firstIndex = this.stagedUpTo + 1;
+      const block = { firstIndex, term: TERM, time: 0, kind: ENTRY_KIND.application };
+      const staged = store.stage(this.group, { ...block, payloads, count });
+      this.waiting -= count;
+      this.stagedUpTo += count;
+      const logId = { term: TERM, index: this.stagedUpTo };
+      store.append(this.group, staged, firstIndex, { sequence: at, vote: VOTE, logId });
+    }
+  }
+
+  flushed(upTo: number, store: WalLogStore, latency: LatencySamples): void {
+    const now = performance.now();
+    for (let index = this.flushedUpTo + 1; index <= upTo; index++) {
+      const slot = index & this.mask;
+      const resolve = this.resolvers[slot]!;
+      this.resolvers[slot] = undefined;
+      latency.add((now - this.startedAt[slot]!) * 1000);
+      resolve();
+    }
+    this.entries += upTo - this.flushedUpTo;
+    this.flushedUpTo = upTo;
+    // Half of what is kept at once.
+    const { keepEntries, purgedUpTo } = this;
+    if (keepEntries === 0 || upTo - purgedUpTo < keepEntries * 1.5) return;
+    this.purgedUpTo = upTo - keepEntries;
+    store.purge(this.group, { term: TERM, index: this.purgedUpTo });
+  }
+}
+
+/** The writers, each of them with its group. */
+class Load {
+  store!: WalLogStore;
+  running = false;
+  latency = new LatencySamples();
+  private readonly groups: readonly GroupLoad[];
+  /** All are the same bytes, so any of them will do. */
+  private readonly payloads: readonly Uint8Array[];
+  private resolver: (() => void) | undefined;
+  private readonly capture: (resolve: () => void) => void;
+  private waiting: GroupLoad[] = [];
+  private sequence = 0;
+  private failure: Error | undefined;
+
+  constructor({ entrySize, concurrency, keepEntries, groups }: Options) {
+    const payload = new Uint8Array(entrySize).fill(0xa5);
+    this.payloads = new Array(MAX_BLOCK_ENTRIES).fill(payload);
+    const writers = Math.ceil(concurrency / groups);
+    const keep = Math.ceil(keepEntries / groups);
+    this.groups = Array.from({ length: groups }, (_, group) => new GroupLoad(group, writers, keep));
     this.capture = (resolve) => {
       this.resolver = resolve;
     };
   }
 
+  get entries(): number {
+    return this.groups.reduce((sum, group) => sum + group.entries, 0);
+  }
+
+  get kept(): number {
+    return this.groups.reduce((sum, group) => sum + group.kept, 0);
+  }
+
+  reset(): void {
+    this.latency = new LatencySamples();
+    for (const group of this.groups) group.entries = 0;
+  }
+
   async run(writers: number, forMs: number): Promise<void> {
     this.running = true;
-    const done = Array.from({ length: writers }, () => this.writer());
+    const { groups } = this;
+    const done = Array.from({ length: writers }, (_, at) =>
+      this.writer(groups[at % groups.length]!),
+    );
     setTimeout(() => {
       this.running = false;
     }, forMs);
@@ -91,18 +172,8 @@ class Load {
     if (this.failure !== undefined) throw this.failure;
   }
 
-  flushed(_group: number, io: IoId): void {
-    const now = performance.now();
-    for (let index = this.flushedUpTo + 1; index <= io.logId.index; index++) {
-      const slot = index & this.mask;
-      const resolve = this.resolvers[slot]!;
-      this.resolvers[slot] = undefined;
-      this.latency.add((now - this.startedAt[slot]!) * 1000);
-      resolve();
-    }
-    this.entries += io.logId.index - this.flushedUpTo;
-    this.flushedUpTo = io.logId.index;
-    this.purge();
+  flushed(group: number, io: IoId): void {
+    this.groups[group]!.flushed(io.logId.index, this.store, this.latency);
   }
 
   failed(error: Error): void {
@@ -111,56 +182,37 @@ class Load {
     throw error;
   }
 
-  writable(): void {}
-
-  /** Half of what is kept at once. */
-  private purge(): void {
-    const { keepEntries, flushedUpTo, purgedUpTo } = this;
-    if (keepEntries === 0 || flushedUpTo - purgedUpTo < keepEntries * 1.5) return;
-    this.purgedUpTo = flushedUpTo - keepEntries;
-    this.store.purge(0, { term: TERM, index: this.purgedUpTo });
+  /** Those that the log has refused go on. */
+  writable(): void {
+    if (this.waiting.length > 0) systemScheduler.enqueue(this.appendTurn);
   }
 
-  private async writer(): Promise<void> {
-    while (this.running) await this.write();
+  private async writer(group: GroupLoad): Promise<void> {
+    while (this.running) await this.write(group);
   }
 
-  private write(): Promise<void> {
+  private write(group: GroupLoad): Promise<void> {
     const written = new Promise<void>(this.capture);
-    const slot = this.nextIndex++ & this.mask;
-    this.resolvers[slot] = this.resolver!;
-    this.startedAt[slot] = performance.now();
-    this.payloads.push(this.payload);
-    if (!this.scheduled) {
-      this.scheduled = true;
-      systemScheduler.enqueue(this.appendTurn);
-    }
+    if (this.waiting.length === 0) systemScheduler.enqueue(this.appendTurn);
+    if (group.waiting === 0) this.waiting.push(group);
+    group.add(this.resolver!);
     return written;
   }
 
   private readonly appendTurn = (): void => {
-    this.scheduled = false;
-    for (let left = this.payloads.length; left > 0; left -= MAX_BLOCK_ENTRIES) {
-      this.appendBlock(Math.min(left, MAX_BLOCK_ENTRIES));
+    const { waiting } = this;
+    this.waiting = [];
+    for (const group of waiting) {
+      const sequence = this.sequence + 1;
+      this.sequence += Math.ceil(group.waiting / MAX_BLOCK_ENTRIES);
+      try {
+        group.append(this.store, this.payloads, sequence);
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'KEELSON_OVERLOADED') throw error;
+        this.waiting.push(group);
+      }
     }
-    this.payloads.length = 0;
   };
-
-  /** All payloads are the same bytes, so any of them will do. */
-  private appendBlock(count: number): void {
-    const firstIndex = this.stagedUpTo + 1;
-    const staged = this.store.stage(0, {
-      firstIndex,
-      term: TERM,
-      time: 0,
-      kind: ENTRY_KIND.application,
-      payloads: this.payloads,
-      count,
-    });
-    this.stagedUpTo += count;
-    const logId = { term: TERM, index: this.stagedUpTo };
-    this.store.append(0, staged, firstIndex, { sequence: ++this.sequence, vote: VOTE, logId });
-  }
 }
 
 export async function run(argv: string[]): Promise<void> {
@@ -180,15 +232,15 @@ async function warmUp(load: Load, { concurrency, keepEntries }: Options): Promis
 }
 
 async function measure(options: Options, directory: string): Promise<void> {
-  const { entrySize, concurrency, seconds, json, keepEntries } = options;
+  const { entrySize, concurrency, seconds, json, keepEntries, groups } = options;
   const found = environment(directory);
   printEnvironment(found);
   console.log(
-    `log: ${JSON.stringify({ entrySize, concurrency, seconds, keepEntries, ...options.store })}`,
+    `log: ${JSON.stringify({ entrySize, concurrency, seconds, keepEntries, groups, ...options.store })}`,
   );
   const peers = options.peers ? await openPeers(join(directory, 'peers')) : [];
   const payloads = new Array<Uint8Array>(concurrency).fill(new Uint8Array(entrySize).fill(0xa5));
-  const load = new Load(entrySize, concurrency, keepEntries);
+  const load = new Load(options);
   const heap = SharedHeap.create({ maximumBytes: 1024 * MIB });
   load.store = await WalLogStore.open(
     { directory, ...options.store },
@@ -202,8 +254,7 @@ async function measure(options: Options, directory: string): Promise<void> {
   const raw = new RawLoop(join(directory, 'raw'));
   const rawFixed = new RawLoop(join(directory, 'raw-fixed'));
   await warmUp(load, options);
-  load.entries = 0;
-  load.latency = new LatencySamples();
+  load.reset();
   const before = load.store.metrics();
   let elapsedMs = 0;
   const progress = new Progress(() => `${load.entries.toLocaleString('en')} entries durable`);
@@ -217,7 +268,8 @@ async function measure(options: Options, directory: string): Promise<void> {
     for (const peer of peers) await peer.run(payloads, SLICE_MS / 2);
   }
   progress.end();
-  const flushes = load.store.metrics().flushes - before.flushes;
+  const metrics = load.store.metrics();
+  const flushes = metrics.flushes - before.flushes;
   await load.store.close();
   raw.close();
   rawFixed.close();
@@ -236,7 +288,10 @@ async function measure(options: Options, directory: string): Promise<void> {
     concurrency,
     seconds,
     keepEntries,
-    retiredSegments: load.store.metrics().retiredSegments,
+    groups,
+    retiredSegments: metrics.retiredSegments,
+    movedBytes: metrics.movedBytes - before.movedBytes,
+    indexBytesPerEntry: Math.round((metrics.indexBytes / load.kept) * 10) / 10,
     entriesPerSecond: Math.round(load.entries / elapsed),
     bytesPerSecond,
     flushesPerSecond: Math.round(flushes / elapsed),
@@ -264,7 +319,9 @@ function targetsOf(result: {
   readonly ratioToRaw: number;
   readonly latencyToRaw: number;
   readonly ratioToBestPeer?: number;
+  readonly groups: number;
 }): Target[] {
+  if (result.groups !== 1) return [];
   const { concurrency, entrySize, entriesPerSecond, ratioToRaw, latencyToRaw } = result;
   if (entrySize !== 256) return [];
   if (concurrency === 1) return [{ what: 'p50 to raw', value: latencyToRaw, atMost: 3 }];
@@ -290,6 +347,7 @@ function print(result: {
   readonly ratioToRaw: number;
   readonly latencyToRaw: number;
   readonly peers?: Readonly<Record<string, PeerResult>>;
+  readonly indexBytesPerEntry: number;
 }): void {
   const { latency, raw, raw256KiB, peers = {} } = result;
   const mib = (bytes: number): string => `${(bytes / MIB).toFixed(1)} MiB/s`;
@@ -312,6 +370,7 @@ function print(result: {
         `${peer.transactionsPerSecond} transactions/s, p50 ${peer.latency.p50} µs, p99 ${peer.latency.p99} µs`,
     );
   }
+  console.log(`index  ${result.indexBytesPerEntry} bytes in memory for each entry kept`);
   console.log(`store to raw: ${result.ratioToRaw} of its bytes, ${result.latencyToRaw} × its p50`);
 }
 
@@ -328,6 +387,7 @@ function parse(argv: string[]): Options {
       'max-batch-entries': { type: 'string', default: '65536' },
       'linger-micros': { type: 'string', default: '0' },
       'keep-entries': { type: 'string', default: '100000' },
+      groups: { type: 'string', default: '1' },
       'direct-io': { type: 'string', default: 'auto' },
       peers: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
@@ -345,6 +405,7 @@ function parse(argv: string[]): Options {
     directory: resolve(values.directory),
     json: values.json,
     peers: values.peers,
+    groups: integerOption('groups', values.groups, 1, MAX_GROUPS),
     keepEntries: integerOption('keep-entries', values['keep-entries'], 0, 1e9),
     store: {
       segmentBytes,

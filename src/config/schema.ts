@@ -110,7 +110,7 @@ const sections = {
     segmentBytes: integer(
       'bytes',
       [64 * MIB, MIB, GIB],
-      'Size of one file of the log, fixed when the directory is made. Each start of a node begins a new one, and allocates it whole.',
+      'Size of one file of the log, fixed when the directory is made. Each start of a node allocates one whole.',
     ),
     ringBytes: integer(
       'bytes',

@@ -7,11 +7,13 @@ import { KeelsonError } from '../base/errors.js';
 import type { LogId, LogIndex, Term } from '../engine/types.js';
 import { writeHardState } from '../wasm/batch-codec.js';
 import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
-import { BLOCK, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
+import { BLOCK, BLOCK_FLAG, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import type { EntryRing, RingBatch } from './entry-ring.js';
+import { entriesOfBlock } from './block-slice.js';
+import type { EntryRing } from './entry-ring.js';
 import { batchFlags } from './entry-ring.js';
-import type { GroupLog, LaneBatch } from './group-log.js';
+import type { GroupLog } from './group-log.js';
+import { addAppend, hardStatesWith, hasContent, type LaneBatch, newBatch } from './lane-batch.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
 import { dropBefore, listBlocks, Staging } from './staging.js';
 
@@ -37,8 +39,17 @@ export class BatchComposer {
   private readonly closed: LaneBatch[] = [];
   private staging: Staging | undefined;
 
-  constructor(heap: SharedHeap, ring: EntryRing, limits: BatchLimits) {
+  /** Whether the lane takes so many bytes of entries more now. */
+  private readonly admits: (bytes: number) => boolean;
+
+  constructor(
+    heap: SharedHeap,
+    ring: EntryRing,
+    limits: BatchLimits,
+    admits: (bytes: number) => boolean,
+  ) {
     this.heap = heap;
+    this.admits = admits;
     this.codec = new BlockCodec(heap);
     this.ring = ring;
     this.limits = limits;
@@ -82,6 +93,7 @@ export class BatchComposer {
     const { firstIndex, term, time, kind, payloads, count } = entries;
     invariant(count > 0, 'something is staged');
     const bytes = blockBytes(payloads, count);
+    if (kind === ENTRY_KIND.application) this.checkAdmitted(bytes);
     // The entry that opens a term is no client's: refusing it would stop a leader that has just won.
     const pointer =
       kind === ENTRY_KIND.application
@@ -108,6 +120,7 @@ export class BatchComposer {
   receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): Staging {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
+    this.checkAdmitted(bytes);
     // They may overwrite a part of the log, and then a record of that comes first.
     const pointer = this.placeStaging(group, bytes, 0, RECORD_BYTES);
     let at = pointer;
@@ -197,6 +210,39 @@ export class BatchComposer {
     return batch;
   }
 
+  /**
+   * Puts a block of entries that the log of the group has into the open batch once more. Undefined when there
+   * is no room: this waits for whatever else is to be written.
+   */
+  move(group: GroupLog, block: Uint8Array): LaneBatch | undefined {
+    this.park();
+    const { maxBatchBytes } = this.limits;
+    if (this.open !== undefined) {
+      const { ring } = this.open;
+      if (ring.controlSlot) return undefined;
+      const blocks = ring.blocksLength + block.length;
+      const full = ring.blocks > 0 && blocks > maxBatchBytes;
+      if (full || !this.ring.extend(blocks, hardStatesWith(this.open, group))) this.close();
+    }
+    if (this.open === undefined) {
+      if (!this.ring.openNext(block.length, 1)) return undefined;
+      this.open = newBatch(this.ring.openBatch!);
+    }
+    const batch = this.open;
+    const { ring } = batch;
+    const { end: pointer } = ring;
+    const { length } = block;
+    this.heap.bytes.set(block, pointer);
+    this.heap.view.setUint32(pointer + BLOCK.offset.flags, BLOCK_FLAG.moved, true);
+    ring.blocks++;
+    ring.items += entriesOfBlock(block);
+    ring.blocksLength += length;
+    batch.movedBytes += length;
+    batch.touched.add(group);
+    batch.operations.push({ type: 'move', group, pointer, length });
+    return batch;
+  }
+
   private addRecord(batch: LaneBatch, group: GroupLog, kind: number, logId: LogId): void {
     const { ring } = batch;
     this.heap.view.setUint32(ring.end + BLOCK.bytes + ITEM.offset.length, 0, true);
@@ -262,6 +308,17 @@ export class BatchComposer {
     if (this.staging?.group === group) this.staging = undefined;
     this.park();
     return this.controlBatch(group, bytes).ring.end;
+  }
+
+  private checkAdmitted(bytes: number): void {
+    // What never fits is told so, and does not wait.
+    if (bytes > this.limits.maxStageBytes || this.admits(bytes)) return;
+    this.refusedBytes = Math.max(this.refusedBytes, bytes);
+    throw new KeelsonError(
+      'KEELSON_OVERLOADED',
+      'Entries in old segments of the log have to be moved before it may grow. Try again after `writable`.',
+      { details: { bytes } },
+    );
   }
 
   private overloaded(bytes: number): KeelsonError {
@@ -345,56 +402,4 @@ export class BatchComposer {
     this.ring.close(batch.hardStates, batch.flags);
     this.closed.push(batch);
   }
-}
-
-function newBatch(ring: RingBatch): LaneBatch {
-  return {
-    ring,
-    operations: [],
-    touched: new Set(),
-    ios: new Map(),
-    voteChanged: false,
-    records: false,
-    oldestSegment: 0,
-    entries: 0,
-    hardStates: 0,
-    flags: 0,
-    completed: false,
-  };
-}
-
-function hasContent(batch: LaneBatch | undefined): boolean {
-  return batch !== undefined && batch.touched.size > 0;
-}
-
-function hardStatesWith(
-  { touched }: LaneBatch,
-  group: GroupLog,
-  other: GroupLog | undefined = undefined,
-): number {
-  const added = touched.has(group) ? 0 : 1;
-  const alsoAdded = other === undefined || other === group || touched.has(other) ? 0 : 1;
-  return touched.size + added + alsoAdded;
-}
-
-/** Consecutive blocks of consecutive entries of one group are one operation. */
-function addAppend(
-  batch: LaneBatch,
-  group: GroupLog,
-  pointer: number,
-  length: number,
-  firstIndex: LogIndex,
-): void {
-  const last = batch.operations[batch.operations.length - 1];
-  if (
-    last?.type === 'append' &&
-    last.group === group &&
-    last.pointer + last.length === pointer &&
-    last.lastIndex + 1 === firstIndex
-  ) {
-    last.length += length;
-    last.lastIndex = group.lastIndex;
-    return;
-  }
-  batch.operations.push({ type: 'append', group, pointer, length, lastIndex: group.lastIndex });
 }

@@ -10,6 +10,7 @@ export type DiskOperation =
   | 'read'
   | 'write'
   | 'extend'
+  | 'shorten'
   | 'dataSync'
   | 'rename'
   | 'remove'
@@ -72,6 +73,7 @@ export class DiskFaults {
     read: 0,
     write: 0,
     extend: 0,
+    shorten: 0,
     dataSync: 0,
     rename: 0,
     remove: 0,

@@ -44,6 +44,8 @@ export interface DiskFile {
   write(view: Uint8Array, position: number): void;
   /** Makes the file longer; what is new reads as zero and has no blocks yet. Needs `dataSync`. */
   extend(bytes: number): void;
+  /** Makes the file shorter: what stood behind is given back to the disk. Needs `dataSync`. */
+  shorten(bytes: number): void;
   /** Makes what was written durable (fdatasync). An error here is final for the file. */
   dataSync(): void;
   close(): void;

@@ -62,9 +62,14 @@ export class RingBatch {
     return this.start + BATCH.bytes + this.blocksLength;
   }
 
-  sealCommand(hardStates: number, flags: number, oldestSegment: number): SealCommand {
+  sealCommand(
+    hardStates: number,
+    flags: number,
+    oldestSegment: number,
+    roll: boolean,
+  ): SealCommand {
     const { start: pointer, blocks, items, blocksLength } = this;
-    return { pointer, flags, blocks, items, blocksLength, hardStates, oldestSegment };
+    return { pointer, flags, blocks, items, blocksLength, hardStates, oldestSegment, roll };
   }
 }
 

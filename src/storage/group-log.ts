@@ -6,48 +6,17 @@
  * durable, so it may lag behind; whatever it lags by is in memory.
  */
 import { invariant } from '../base/assert.js';
-import type { IoId, LogId, LogIndex, Vote } from '../engine/types.js';
+import type { LogId, LogIndex, Vote } from '../engine/types.js';
 import type { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { entriesOfBlock, sliceBlock } from './block-slice.js';
 import type { CachedBlock } from './cached-block.js';
 import { CountedLease, isWhole } from './cached-block.js';
 import type { RingBatch } from './entry-ring.js';
+import type { LaneBatch } from './lane-batch.js';
 import { TermRunList } from './term-run-list.js';
 
 const COMPACT_AT = 1024;
-
-/** A batch with what it means to the groups that it touches. */
-export interface LaneBatch {
-  readonly ring: RingBatch;
-  readonly operations: BatchOperation[];
-  /** Groups whose hard state the batch carries. */
-  readonly touched: Set<GroupLog>;
-  /** The last I/O of each group that completes with it. */
-  readonly ios: Map<GroupLog, IoId>;
-  voteChanged: boolean;
-  /** A log was purged or reset. */
-  records: boolean;
-  /** The oldest segment that was needed when the batch was handed over. */
-  oldestSegment: number;
-  entries: number;
-  hardStates: number;
-  flags: number;
-  completed: boolean;
-}
-
-/** In the order in which it happened. */
-export type BatchOperation =
-  | {
-      readonly type: 'append';
-      readonly group: GroupLog;
-      readonly pointer: number;
-      length: number;
-      lastIndex: LogIndex;
-    }
-  | { readonly type: 'truncate'; readonly group: GroupLog; readonly lastIndex: LogIndex }
-  | { readonly type: 'purge'; readonly group: GroupLog; readonly index: LogIndex }
-  | { readonly type: 'reset'; readonly group: GroupLog; readonly index: LogIndex };
 
 export class GroupLog {
   readonly id: number;
@@ -60,6 +29,8 @@ export class GroupLog {
   readonly termRuns: TermRunList = new TermRunList();
   /** The last batch that took something off the log, at either end. */
   private lastCut: LaneBatch | undefined;
+  /** The last batch that ended the log sooner, or let it begin anew. */
+  private lastTruncation: LaneBatch | undefined;
   /** The batch with the last record of a purge. */
   purgeBatch: LaneBatch | undefined;
   /** There is a purge behind that one which no record tells yet. */
@@ -95,6 +66,11 @@ export class GroupLog {
     return cutPending ? Math.max(bytes, this.admittedIndexBytes) : bytes;
   }
 
+  /** The index may still have entries that were cut off, under the indexes of others. */
+  get truncationPending(): boolean {
+    return this.lastTruncation?.completed === false;
+  }
+
   addBlock(block: CachedBlock): void {
     invariant(block.firstIndex === this.lastIndex + 1, 'appended entries continue the log');
     this.blocks.push(block);
@@ -105,6 +81,7 @@ export class GroupLog {
   truncateAfter(lastIndex: LogIndex, batch: LaneBatch): void {
     if (lastIndex >= this.lastIndex) return;
     this.lastCut = batch;
+    this.lastTruncation = batch;
     this.generation++;
     this.lastIndex = lastIndex;
     this.termRuns.truncateAfter(lastIndex);
@@ -136,6 +113,7 @@ export class GroupLog {
   reset(lastIncluded: LogId, batch: LaneBatch): void {
     this.truncateAfter(0, batch);
     this.lastCut = batch;
+    this.lastTruncation = batch;
     this.purgeWaits = false;
     this.purged = lastIncluded;
     this.lastIndex = lastIncluded.index;

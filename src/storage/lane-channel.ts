@@ -10,7 +10,7 @@
  * word 4  STOP       1: end behind what was submitted
  * word 5  BELL       counted up by the main thread on every change; the lane's thread sleeps on it
  * word 8  place of the carried batch (3 words, length 0: none)
- * word 16 slots of 16 words: 7 words of command, 3 words of place
+ * word 16 slots of 16 words: 8 words of command, 3 words of place
  * ```
  */
 import type { BatchPlace, SealCommand } from './lane-writer.js';
@@ -41,6 +41,7 @@ export function writeCommand(words: Int32Array, count: number, command: SealComm
   words[at + 4] = command.blocksLength;
   words[at + 5] = command.hardStates;
   words[at + 6] = command.oldestSegment;
+  words[at + 7] = command.roll ? 1 : 0;
 }
 
 export function readCommand(words: Int32Array, count: number): SealCommand {
@@ -53,6 +54,7 @@ export function readCommand(words: Int32Array, count: number): SealCommand {
     blocksLength: words[at + 4]!,
     hardStates: words[at + 5]!,
     oldestSegment: words[at + 6]! >>> 0,
+    roll: words[at + 7] === 1,
   };
 }
 

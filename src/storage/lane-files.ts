@@ -1,46 +1,95 @@
 /**
  * The segment files of a lane beside the one that is written: what is made for the time to come, what is
- * read, and what is given up.
+ * read, what is moved out of the oldest, and what is given up.
  *
  * ```
  * spare file ─▶ [segment being written] ─▶ read as long as a log needs it ─▶ retired: a spare file again
+ *                          ↑ moved: what is left of the oldest ──┘
  * ```
  */
 import { invariant } from '../base/assert.js';
 import type { Logger } from '../base/logger.js';
+import type { Scheduler } from '../base/scheduler.js';
 import type { LogIndex } from '../engine/types.js';
 import type { GroupLog } from './group-log.js';
+import type { WrittenBatch } from './lane-log.js';
+import { maxSpares, totalBytes } from './lane-space.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { EntriesLease } from './log-store.js';
 import type { RecoveredLane } from './recovery.js';
 import { RetiredSegments } from './retired-segments.js';
 import { SegmentReads, type SegmentReadsOptions } from './segment-reads.js';
+import {
+  SegmentRewrite,
+  type SegmentRewriteOptions,
+  type SegmentRewriteParts,
+} from './segment-rewrite.js';
+import { SpaceWatch } from './space-watch.js';
 import { SpareSegment, type SpareSegmentOptions } from './spare-segment.js';
 import type { StorageExecutor } from './storage-executor.js';
 
 /** The memory that reads use. */
 export type ReadMemory = Pick<SegmentReadsOptions, 'scratch' | 'scratchBytes' | 'summary'>;
 
+export type LaneFilesOptions = SpareSegmentOptions & SegmentRewriteOptions;
+
+/** The logs of the lane, how a block of one is written once more, and how a segment is begun. */
+export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move' | 'admitting'> {
+  readonly oldestSegment: () => number;
+  readonly roll: () => void;
+  /** The disk was full, and has room again. */
+  readonly roomy: () => void;
+}
+
 export class LaneFiles {
-  private readonly options: SpareSegmentOptions;
+  private readonly options: LaneFilesOptions;
   private readonly executor: StorageExecutor;
+  private readonly logs: LaneLogs;
   private readonly spare: SpareSegment;
   private readonly retired: RetiredSegments;
+  private readonly rewrite: SegmentRewrite;
+  private readonly space: SpaceWatch;
   /** Set once the lane has begun. */
   private reads: SegmentReads | undefined;
 
-  constructor(options: SpareSegmentOptions, executor: StorageExecutor, logger: Logger) {
+  constructor(
+    options: LaneFilesOptions,
+    executor: StorageExecutor,
+    logger: Logger,
+    logs: LaneLogs,
+    scheduler: Scheduler,
+  ) {
     this.options = options;
     this.executor = executor;
+    this.logs = logs;
     const { directory, lane, segmentBytes } = options;
     this.spare = new SpareSegment(options, executor, logger);
-    this.retired = new RetiredSegments(
+    this.retired = new RetiredSegments({ directory, lane, segmentBytes }, executor, logger, {
+      oldestRead: () => this.reads?.oldestSegment ?? 0,
+      maxSpares: (count) => maxSpares(count, this.liveBytes(), segmentBytes),
+      spares: (count) => this.spare.available(count),
+    });
+    this.space = new SpaceWatch(
       { directory, lane, segmentBytes },
-      executor,
-      logger,
-      () => this.reads?.oldestSegment ?? 0,
-      (count) => this.spare.available(count),
+      {
+        executor,
+        scheduler,
+        logger,
+        roomy: () => {
+          this.rewrite.goOn();
+          logs.roomy();
+        },
+        makeRoom: () => {
+          if (logs.oldestSegment() > this.retired.oldestNamed) logs.roll();
+        },
+      },
     );
+    this.rewrite = new SegmentRewrite(options, {
+      ...logs,
+      logger,
+      isFull: () => this.space.full,
+      read: (ranges, maxBytes) => this.reading((reads) => reads.gather(ranges, maxBytes)),
+    });
   }
 
   /** The segment that the log is written to. */
@@ -53,17 +102,31 @@ export class LaneFiles {
     return this.retired.retired;
   }
 
-  /** The first segment of this run is durable. `checkUsable` throws when reads have come to an end. */
-  begin(
+  /** The disk has no room for more entries. */
+  get full(): boolean {
+    return this.space.full;
+  }
+
+  /** Bytes of blocks that were written once more. */
+  get movedBytes(): number {
+    return this.rewrite.movedBytes;
+  }
+
+  /**
+   * The first segment of this run is durable; resolves when it is known whether the disk is full. `checkUsable` throws when
+   * reads have come to an end.
+   */
+  async begin(
     { start, segments, spares }: RecoveredLane,
     memory: ReadMemory,
     checkUsable: () => void,
-  ): void {
+  ): Promise<void> {
     this.beginReading(memory, checkUsable);
     // The first segment took one, if there was any.
     this.spare.available(Math.max(0, spares - 1));
-    this.retired.begin(segments);
-    this.retired.written(start.sequence, start.oldestSegment);
+    this.retired.begin(segments, start.sequence, start.oldestSegment);
+    await this.space.begin();
+    this.rewrite.begin(start.sequence);
   }
 
   /** The files are read, and stay as they are. */
@@ -72,30 +135,60 @@ export class LaneFiles {
     this.reads = new SegmentReads({ directory, lane, ...memory }, this.executor, checkUsable);
   }
 
-  /** A batch is durable there; the header of its segment, if it is new, names that one as the oldest. */
-  written(place: BatchPlace, oldestSegment: number): void {
+  /** A batch is durable there. */
+  written(place: BatchPlace, batch: WrittenBatch): void {
     this.spare.written(place);
-    this.retired.written(place.segment, oldestSegment);
+    this.retired.written(place.segment, batch.oldestSegment);
+    this.rewrite.written(place, batch);
+    // Behind what gives up a segment.
+    this.space.written(place);
   }
 
   /** See `SegmentReads.read`. */
-  async read(
+  read(
     log: GroupLog,
     firstIndex: LogIndex,
     lastIndex: LogIndex,
     maxBytes: number,
   ): Promise<EntriesLease | undefined> {
+    return this.reading((reads) => reads.read(log, firstIndex, lastIndex, maxBytes));
+  }
+
+  /** Whether the lane has room for so many bytes that are not durable yet. */
+  admits(bytes: number): boolean {
+    return this.rewrite.admits(bytes);
+  }
+
+  /** Something that is to be moved waits for room in memory. */
+  get movesWait(): boolean {
+    return this.rewrite.waits;
+  }
+
+  /** There may be room again for what is moved. */
+  goOn(): void {
+    this.rewrite.goOn();
+  }
+
+  /** Begins nothing more; resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    const { spare, retired, rewrite, space } = this;
+    await Promise.all([spare.stop(), retired.stop(), rewrite.stop(), space.stop()]);
+  }
+
+  private async reading<T>(work: (reads: SegmentReads) => Promise<T>): Promise<T> {
     const { reads } = this;
     invariant(reads !== undefined, 'the lane has begun');
     try {
-      return await reads.read(log, firstIndex, lastIndex, maxBytes);
+      return await work(reads);
     } finally {
       this.retired.goOn();
     }
   }
 
-  /** Begins nothing more; resolves when nothing is under way. */
-  async stop(): Promise<void> {
-    await Promise.all([this.spare.stop(), this.retired.stop()]);
+  /** Bytes of entries that the logs have in segments. */
+  private liveBytes(): number {
+    const bySegment = new Map<number, number>();
+    for (const { index } of this.logs.groups()) index.addSegmentBytes(bySegment);
+    return totalBytes(bySegment);
   }
 }

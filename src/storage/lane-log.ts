@@ -14,8 +14,9 @@ import type { IoId, LogId, LogIndex } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { BatchComposer, type BatchLimits } from './batch-composer.js';
 import { type EntryRing, MAX_CONTROL_HARD_STATES } from './entry-ring.js';
-import type { GroupLog, LaneBatch } from './group-log.js';
+import type { GroupLog } from './group-log.js';
 import { isHigherVote } from './hard-state.js';
+import type { LaneBatch } from './lane-batch.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
 import type { StorageExecutor } from './storage-executor.js';
@@ -31,11 +32,21 @@ export interface LaneLimits extends BatchLimits {
   readonly lingerMicros: number;
 }
 
+/** What a batch that is durable tells of segments. */
+export interface WrittenBatch {
+  /** The header of its segment, if it is new, names no older one than that. */
+  readonly oldestSegment: number;
+  /** Of blocks that the log has a second time with it. */
+  readonly movedBytes: number;
+  /** Entries that the log has for the first time with it. */
+  readonly entries: number;
+}
+
 export interface LaneLogEvents {
   flushed(group: GroupLog, io: IoId): void;
-  /** A batch is durable there; the header of its segment, if it is new, tells of no older one than that. */
-  written(place: BatchPlace, oldestSegment: number): void;
-  /** The index of a log has become smaller, and may have left segments. */
+  /** A batch is durable there. */
+  written(place: BatchPlace, batch: WrittenBatch): void;
+  /** The index of a log has become smaller or moved, and may have left segments. */
   shrunk(group: GroupLog): void;
   failed(error: KeelsonError): void;
   writable(): void;
@@ -53,10 +64,14 @@ export class LaneLog {
   private readonly events: LaneLogEvents;
   /** The oldest segment that any log or reader needs. */
   private readonly oldestSegment: () => number;
+  /** Whether the files of the lane have room for so many bytes that are not durable yet. */
+  private readonly admits: (bytes: number) => boolean;
   /** Handed to the lane's thread, oldest first. */
   private readonly underWay: LaneBatch[] = [];
   private submitScheduled = false;
   private lingering = false;
+  /** The next batch begins a segment. */
+  private rollNext = false;
   private idleWaiters: (() => void)[] = [];
   private failure: KeelsonError | undefined;
 
@@ -68,8 +83,10 @@ export class LaneLog {
     limits: LaneLimits,
     events: LaneLogEvents,
     oldestSegment: () => number,
+    admits: (bytes: number) => boolean,
   ) {
-    this.composer = new BatchComposer(heap, ring, limits);
+    this.admits = (bytes) => admits(bytes + this.queuedBytes);
+    this.composer = new BatchComposer(heap, ring, limits, this.admits);
     this.ring = ring;
     this.executor = executor;
     this.scheduler = scheduler;
@@ -117,6 +134,26 @@ export class LaneLog {
     this.touch(this.composer.reset(group, lastIncluded), group, io);
   }
 
+  /** Writes entries of a log once more, so that it leaves the segment of the first copy; false without room. */
+  move(group: GroupLog, block: Uint8Array): boolean {
+    if (this.failure !== undefined || this.composer.move(group, block) === undefined) return false;
+    this.scheduleSubmit();
+    return true;
+  }
+
+  /** Begins a segment, whose header tells which older ones are not needed any more. */
+  roll(group: GroupLog): void {
+    if (this.failure !== undefined) return;
+    this.rollNext = true;
+    this.composer.controlBatch(group, 0).touched.add(group);
+    this.scheduleSubmit();
+  }
+
+  /** There is room on the disk again, for what was refused. */
+  roomy(): void {
+    if (this.failure === undefined) this.scheduler.enqueue(() => this.events.writable());
+  }
+
   advanceIo(group: GroupLog, io: IoId): void {
     // Its completion says that the vote is durable, so a vote that is not must be written.
     if (isHigherVote(io.vote, group.vote)) {
@@ -133,11 +170,12 @@ export class LaneLog {
     });
   }
 
-  /** A pin was given up: there may be room again. */
+  /** A pin was given up, or something moved: there may be room again. */
   unpinned(): void {
     const { composer } = this;
     if (composer.refusedBytes === 0 || this.failure !== undefined) return;
-    if (!this.ring.hasRoom(composer.refusedBytes)) return;
+    const bytes = composer.refusedBytes;
+    if (!this.admits(bytes) || !this.ring.hasRoom(bytes)) return;
     composer.refusedBytes = 0;
     this.scheduler.enqueue(() => this.events.writable());
   }
@@ -159,7 +197,7 @@ export class LaneLog {
     this.flushes++;
     this.flushedEntries += batch.entries;
     this.flushedBytes += place.totalLength;
-    this.events.written(place, batch.oldestSegment);
+    this.events.written(place, batch);
     for (const [group, io] of batch.ios) this.events.flushed(group, io);
     this.unpinned();
     this.submitAfterWokenWriters();
@@ -216,6 +254,12 @@ export class LaneLog {
           const position = place.position + (pointer - batch.ring.start);
           index.appendBlocks(pointer, length, place.segment, position);
           continue;
+        }
+        case 'move': {
+          const { pointer, length } = operation;
+          const position = place.position + (pointer - batch.ring.start);
+          index.placeBlocks(pointer, length, place.segment, position);
+          break;
         }
         case 'truncate':
           index.truncateAfter(operation.lastIndex);
@@ -288,7 +332,9 @@ export class LaneLog {
       this.underWay.push(batch);
       batch.oldestSegment = this.oldestSegment();
       const { hardStates, flags, oldestSegment } = batch;
-      this.executor.submit(batch.ring.sealCommand(hardStates, flags, oldestSegment));
+      const roll = this.rollNext;
+      this.rollNext = false;
+      this.executor.submit(batch.ring.sealCommand(hardStates, flags, oldestSegment, roll));
     }
   }
 

@@ -52,6 +52,7 @@ export interface LaneWriterOptions {
 
 /** Where a lane goes on after recovery. */
 export interface LaneStart {
+  /** Of the first segment; it takes the place of one that has the number and holds nothing else. */
   readonly sequence: number;
   /** Chance for the epochs; 52 bits. */
   readonly epoch: number;
@@ -62,6 +63,16 @@ export interface LaneStart {
   readonly groups: readonly GroupCheckpoint[];
   /** The last unproven batch, copied into the new segment before anything else. */
   readonly carry: CarriedBatch | undefined;
+  /** Segments that are needed, with more behind their end than is worth keeping. */
+  readonly tails: readonly DeadTail[];
+}
+
+export interface DeadTail {
+  readonly path: string;
+  /** Where the segment ends. */
+  readonly end: number;
+  /** The segment behind it is durable, and says so; otherwise it is the one that is begun. */
+  readonly proven: boolean;
 }
 
 export interface CarriedBatch {
@@ -82,6 +93,8 @@ export interface SealCommand {
   readonly hardStates: number;
   /** The oldest segment that is needed, for the header of the next one. */
   readonly oldestSegment: number;
+  /** Begin a segment with it, although it has room where the log is. */
+  readonly roll: boolean;
 }
 
 /** A file that becomes a segment. */
@@ -137,8 +150,16 @@ export class LaneWriter {
       for (const state of start.groups) this.groups.set(state.group, state);
       this.sequence = start.sequence - 1;
       this.epoch = start.epoch;
-      const { startLsn, prevEnd, oldestSegment, carry } = start;
-      return this.openSegment({ startLsn, prevEnd, oldestSegment, carry, firstBatchBytes: 0 });
+      const { startLsn, prevEnd, oldestSegment, carry, tails } = start;
+      // First, for a full disk has room for the new segment only behind them. The name of the segment that
+      // proves an end may be in the page cache only.
+      const proven = tails.filter((tail) => tail.proven);
+      if (proven.length > 0) this.disk.syncDirectory(this.options.directory);
+      for (const tail of proven) this.giveBack(tail);
+      const next = { startLsn, prevEnd, oldestSegment, carry, firstBatchBytes: 0 };
+      const place = this.openSegment(next);
+      for (const tail of tails) if (!tail.proven) this.giveBack(tail);
+      return place;
     });
   }
 
@@ -146,7 +167,7 @@ export class LaneWriter {
   write(command: SealCommand): BatchPlace {
     return this.guarded(() => {
       const total = batchBytes(command.blocksLength, command.hardStates, command.flags);
-      if (this.position + total > this.fileBytes) {
+      if (command.roll || this.position + total > this.fileBytes) {
         this.openSegment({
           startLsn: this.startLsn + this.fileBytes,
           prevEnd: this.startLsn + this.position,
@@ -174,6 +195,16 @@ export class LaneWriter {
   close(): void {
     this.file?.close();
     this.file = undefined;
+  }
+
+  private giveBack({ path, end }: DeadTail): void {
+    const file = this.disk.open(path, { access: 'write' });
+    try {
+      file.shorten(end);
+      file.dataSync();
+    } finally {
+      file.close();
+    }
   }
 
   private guarded<T>(work: () => T): T {
@@ -294,7 +325,8 @@ export class LaneWriter {
     }
     const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
     createSparse(this.disk, path, fileBytes);
-    if (zeroed) this.fill(path, fileBytes);
+    // The last room is for the log, not for zeros.
+    if (zeroed && this.disk.freeBytes(directory) >= 2 * fileBytes) this.fill(path, fileBytes);
     return { path, fileBytes, recycled: false };
   }
 
@@ -337,6 +369,7 @@ export class LaneWriter {
       blocksLength: view.getUint32(pointer + offset.blocksLength, true),
       hardStates: view.getUint32(pointer + offset.hardStates, true),
       oldestSegment: 0,
+      roll: false,
     };
   }
 

@@ -142,4 +142,8 @@ export interface LogStoreMetrics {
   readonly cacheMisses: number;
   /** Segment files that were needed no more and given up, to be used again or removed. */
   readonly retiredSegments: number;
+  /** Memory that tells where entries stand. */
+  readonly indexBytes: number;
+  /** Bytes of entries that were written once more, so that old segments could be given up. */
+  readonly movedBytes: number;
 }

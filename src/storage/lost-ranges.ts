@@ -72,6 +72,15 @@ export class LostRanges {
     const { record } = block;
     // A purge says nothing of what stands behind it.
     if (record?.kind === 'purge') return;
+    if (block.moved) {
+      // A copy tells what its own entries are, and nothing of those behind it.
+      const conflict = group.index.conflict(block.pointer, block.length);
+      const cut = conflict === 0 ? from : Math.min(from, conflict);
+      if (block.lastIndex < cut) return;
+      forget(group, cut);
+      this.uncertain.set(id, block.lastIndex + 1);
+      return;
+    }
     this.settled.add(id);
     this.uncertain.delete(id);
     if (record?.kind === 'reset') return;

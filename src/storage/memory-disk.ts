@@ -278,6 +278,13 @@ class MemoryDiskFile implements DiskFile {
     this.inode.size = Math.max(this.inode.size, bytes);
   }
 
+  shorten(bytes: number): void {
+    this.check();
+    if (!this.writable) throw systemError('EBADF', this.path);
+    this.disk.faults.begin('shorten', this.path, true);
+    if (bytes < this.inode.size) this.inode.shorten(bytes);
+  }
+
   dataSync(): void {
     this.check();
     if (this.direct) return;

@@ -58,8 +58,20 @@ export class Inode {
     return done === view.length;
   }
 
+  /** What stood behind is gone once that is durable. */
+  shorten(bytes: number): void {
+    this.size = bytes;
+    for (const pages of [this.unsynced, this.lost]) deleteFrom(pages, bytes);
+    this.occupiedPages = [...this.durable.keys()].filter(
+      (number) =>
+        number * PAGE_BYTES < bytes && !this.unsynced.has(number) && !this.lost.has(number),
+    ).length;
+    this.occupiedPages += new Set([...this.unsynced.keys(), ...this.lost.keys()]).size;
+  }
+
   makeDurable(): void {
     for (const number of this.unsynced.keys()) this.makePageDurable(number);
+    if (this.size < this.durableSize) deleteFrom(this.durable, this.size);
     this.durableSize = this.size;
   }
 
@@ -89,9 +101,7 @@ export class Inode {
       copy.durable.set(number, fate === 'torn' ? this.torn(number, page, survival) : copyOf(page));
     }
     // What lies beyond the size that survived does not come back when the file grows again.
-    for (const number of copy.durable.keys()) {
-      if (number * PAGE_BYTES >= copy.size) copy.durable.delete(number);
-    }
+    deleteFrom(copy.durable, copy.size);
     copy.occupiedPages = copy.durable.size;
     return copy;
   }
@@ -146,6 +156,11 @@ export class Inode {
     }
     page.set(bytes, offset);
   }
+}
+
+/** Forgets the pages that begin at `bytes` or behind. */
+function deleteFrom(pages: Map<number, Uint8Array>, bytes: number): void {
+  for (const number of pages.keys()) if (number * PAGE_BYTES >= bytes) pages.delete(number);
 }
 
 /** The page of zeros is shared and never changed. */

@@ -271,6 +271,8 @@ export class MemoryLogStore implements LogStore {
       cacheHits: this.reads,
       cacheMisses: 0,
       retiredSegments: 0,
+      movedBytes: 0,
+      indexBytes: 0,
     };
   }
 

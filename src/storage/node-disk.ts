@@ -171,6 +171,11 @@ class NodeDiskFile implements DiskFile {
     ftruncateSync(this.descriptor, bytes);
   }
 
+  shorten(bytes: number): void {
+    this.check();
+    ftruncateSync(this.descriptor, bytes);
+  }
+
   dataSync(): void {
     this.check();
     if (this.direct) return;

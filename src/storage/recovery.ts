@@ -19,6 +19,7 @@ import { LogIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
+import { deadTails, firstSegment } from './lane-start.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
 import {
   committedLoss,
@@ -126,11 +127,11 @@ class LaneRecovery {
     const segments = soundSegments(inspection.segments, this.report);
     const newest = segments[segments.length - 1];
     for (const state of newest?.checkpoint ?? []) this.beginBehind(state);
-    let end = 0;
+    const ends: number[] = [];
     for (let at = 0; at < segments.length; at++) {
       const follows = at === 0 || segments[at]!.sequence === segments[at - 1]!.sequence + 1;
       if (!follows) this.ranges?.lose(this.groups);
-      end = await this.scan(segments[at]!, segments[at + 1]);
+      ends.push(await this.scan(segments[at]!, segments[at + 1]));
     }
     const last = inspection.segments[inspection.segments.length - 1];
     const short = newest !== undefined && newest.fileBytes < newest.header.fileBytes;
@@ -138,14 +139,15 @@ class LaneRecovery {
     if (this.ranges?.any !== true) {
       for (const group of this.groups.values()) checkWhole(group, this.report);
     }
+    if (newest !== undefined) ends[ends.length - 1] = this.deadFrom(newest, ends.at(-1)!);
+    const oldestSegment = this.oldestSegment(newest);
     const start: LaneStart = {
-      sequence: (newest?.sequence ?? 0) + 1,
+      ...firstSegment(newest, ends.at(-1)),
       epoch,
-      startLsn: newest === undefined ? 0 : newest.header.startLsn + newest.header.fileBytes,
-      prevEnd: newest === undefined ? 0 : newest.header.startLsn + this.deadFrom(newest, end),
-      oldestSegment: this.oldestSegment(newest),
+      oldestSegment,
       groups: [...this.groups.values()].map((group) => group.checkpoint),
       carry: this.carry(newest),
+      tails: deadTails(segments, ends, oldestSegment),
     };
     return {
       start,
@@ -179,9 +181,12 @@ class LaneRecovery {
   }
 
   private oldestSegment(newest: SoundSegment | undefined): number {
-    let oldest = newest?.sequence ?? 1;
+    if (newest === undefined) return 1;
+    let oldest = newest.sequence;
     for (const { index } of this.groups.values()) oldest = Math.min(oldest, index.oldestSegment);
-    return oldest;
+    // Nothing proves the last batch yet: what it has moved may still be needed where it was.
+    const moves = this.last?.batch.blocks.some((block) => block.moved) === true;
+    return moves ? Math.min(oldest, newest.header.oldest) : oldest;
   }
 
   /** Reads one segment; returns the position behind its last valid batch. */
@@ -251,6 +256,10 @@ class LaneRecovery {
       this.notePurged(group, block.record.logId);
       return;
     }
+    if (block.moved) {
+      this.takeMoved(group, segment, block);
+      return;
+    }
     while ((memberships[memberships.length - 1]?.index ?? 0) >= block.firstIndex) memberships.pop();
     if (block.record !== undefined) {
       const { kind, logId } = block.record;
@@ -269,6 +278,35 @@ class LaneRecovery {
       throw tooLargeForIndex(cause, block.group, block.lastIndex);
     }
     memberships.push(...block.memberships.filter((stored) => stored.index >= index.firstIndex));
+    this.noteEntries(group, block);
+  }
+
+  /** The first copy may have been in a segment that is gone, and what stands in front of it too. */
+  private takeMoved(group: RecoveredGroup, segment: SoundSegment, block: ScannedBlock): void {
+    const { index, memberships } = group;
+    const { pointer, length, position } = block;
+    try {
+      this.skip(group, block.lastIndex);
+      if (!index.recoverBlocks(pointer, length, segment.sequence, position, block)) {
+        const entries = `a copy of the entries ${block.firstIndex} to ${block.lastIndex}`;
+        this.report(
+          damage(segment.path, position, block.group, `${entries} is not what the log has`),
+        );
+        return;
+      }
+    } catch (cause) {
+      throw tooLargeForIndex(cause, block.group, block.lastIndex);
+    }
+    for (const stored of block.memberships) {
+      if (stored.index < index.firstIndex) continue;
+      const at = memberships.findIndex((known) => known.index >= stored.index);
+      const known = memberships[at]?.index === stored.index;
+      memberships.splice(at < 0 ? memberships.length : at, known ? 1 : 0, stored);
+    }
+    this.noteEntries(group, block);
+  }
+
+  private noteEntries(group: RecoveredGroup, block: ScannedBlock): void {
     group.lastTime = Math.max(group.lastTime, block.lastTime);
     this.largestBlockBytes = Math.max(this.largestBlockBytes, block.length);
     this.entries += block.lastIndex - block.firstIndex + 1;

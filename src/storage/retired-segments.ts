@@ -9,14 +9,20 @@
 import type { Logger } from '../base/logger.js';
 import type { StorageExecutor } from './storage-executor.js';
 
-/** Spare files that are kept however small the log is; otherwise as many as it has segments. */
-const MIN_SPARES = 2;
-
 export interface RetiredSegmentsOptions {
   /** The folder of the segments. */
   readonly directory: string;
   readonly lane: number;
   readonly segmentBytes: number;
+}
+
+export interface RetiredSegmentsParts {
+  /** The oldest segment that a reader needs. */
+  readonly oldestRead: () => number;
+  /** How many spare files a lane may keep that has so many segments. */
+  readonly maxSpares: (segments: number) => number;
+  /** How many spare files there are now. */
+  readonly spares: (count: number) => void;
 }
 
 export class RetiredSegments {
@@ -25,13 +31,12 @@ export class RetiredSegments {
   private readonly options: RetiredSegmentsOptions;
   private readonly executor: StorageExecutor;
   private readonly logger: Logger;
-  /** The oldest segment that a reader needs. */
-  private readonly oldestRead: () => number;
-  /** How many spare files there are now. */
-  private readonly spares: (count: number) => void;
+  private readonly parts: RetiredSegmentsParts;
   /** All segment files, ascending. */
   private files: number[] = [];
   /** As the header of the newest segment says. */
+  oldestNamed = 0;
+  /** The same, but 0 while nothing is tried. */
   private oldestNeeded = 0;
   private underWay: Promise<void> | undefined;
   private stopped = false;
@@ -40,14 +45,12 @@ export class RetiredSegments {
     options: RetiredSegmentsOptions,
     executor: StorageExecutor,
     logger: Logger,
-    oldestRead: () => number,
-    spares: (count: number) => void,
+    parts: RetiredSegmentsParts,
   ) {
     this.options = options;
     this.executor = executor;
     this.logger = logger;
-    this.oldestRead = oldestRead;
-    this.spares = spares;
+    this.parts = parts;
   }
 
   /** The segment that the log is written to. */
@@ -55,14 +58,19 @@ export class RetiredSegments {
     return this.files[this.files.length - 1] ?? 0;
   }
 
-  begin(files: readonly number[]): void {
-    this.files = [...files];
+  /** The first segment of this run is durable, and its header names that one as the oldest. */
+  begin(files: readonly number[], first: number, oldestSegment: number): void {
+    this.files = [...files.filter((sequence) => sequence < first), first];
+    this.oldestNamed = oldestSegment;
+    this.oldestNeeded = oldestSegment;
+    this.goOn();
   }
 
   /** The log is written to a segment whose header, if it is new, names that one as the oldest. */
   written(segment: number, oldestSegment: number): void {
     if (segment === this.files[this.files.length - 1]) return;
     this.files.push(segment);
+    this.oldestNamed = oldestSegment;
     this.oldestNeeded = oldestSegment;
     this.goOn();
   }
@@ -71,15 +79,15 @@ export class RetiredSegments {
   goOn(): void {
     const [oldest] = this.files;
     if (this.underWay !== undefined || this.stopped || oldest === undefined) return;
-    if (oldest >= Math.min(this.oldestNeeded, this.oldestRead())) return;
-    const maxSpares = Math.max(MIN_SPARES, this.newest - this.oldestNeeded + 1);
+    if (oldest >= Math.min(this.oldestNeeded, this.parts.oldestRead())) return;
+    const maxSpares = this.parts.maxSpares(this.newest - this.oldestNeeded + 1);
     this.underWay = this.executor
       .run({ type: 'retire', ...this.options, sequence: oldest, maxSpares })
       .then(
         (spares) => {
           this.files.shift();
           this.retired++;
-          this.spares(spares);
+          this.parts.spares(spares);
         },
         (error: unknown) => {
           // The file is tried again when the log has come to its next segment.

@@ -33,6 +33,12 @@ export interface ReadTask {
   readonly summary: number;
 }
 
+/** Ranges of several logs, each as a `ReadTask` reads it, one after the other in the same memory. */
+export interface GatherTask extends Omit<ReadTask, 'type' | 'group' | 'firstIndex' | 'extents'> {
+  readonly type: 'gather';
+  readonly ranges: readonly Pick<ReadTask, 'group' | 'firstIndex' | 'extents'>[];
+}
+
 export interface ReadTaskResult {
   readonly block: Uint8Array;
   readonly lastIndex: number;
@@ -86,6 +92,10 @@ export class SegmentReader {
     };
   }
 
+  gather({ ranges, ...task }: GatherTask): ReadTaskResult[] {
+    return ranges.map((range) => this.read({ ...task, ...range, type: 'read' }));
+  }
+
   /** Closes a file that is about to be used for something else. */
   forget(path: string): void {
     this.files.get(path)?.close();
@@ -105,7 +115,8 @@ export class SegmentReader {
     view.setUint32(scratch + BLOCK.offset.items, items, true);
     view.setUint32(scratch + BLOCK.offset.payloadLength, payloadLength, true);
     writeU64(view, scratch + BLOCK.offset.firstIndex, task.firstIndex);
-    writeU64(view, scratch + BLOCK.offset.reserved, 0);
+    view.setUint32(scratch + BLOCK.offset.flags, 0, true);
+    view.setUint32(scratch + BLOCK.offset.reserved, 0, true);
   }
 
   private fill(path: string, pointer: number, length: number, position: number): void {

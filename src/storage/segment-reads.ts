@@ -13,6 +13,7 @@ import { BLOCK, ITEM } from '../wasm/layout.js';
 import { CountedLease } from './cached-block.js';
 import type { GroupLog } from './group-log.js';
 import type { EntriesLease } from './log-store.js';
+import type { ReadTaskResult, SegmentExtent } from './segment-reader.js';
 import type { StorageExecutor } from './storage-executor.js';
 
 export interface SegmentReadsOptions {
@@ -21,6 +22,13 @@ export interface SegmentReadsOptions {
   readonly scratch: number;
   readonly scratchBytes: number;
   readonly summary: number;
+}
+
+/** Entries of a log that are in its index. */
+export interface LogRange {
+  readonly log: GroupLog;
+  readonly firstIndex: LogIndex;
+  readonly lastIndex: LogIndex;
 }
 
 export class SegmentReads {
@@ -58,22 +66,52 @@ export class SegmentReads {
     const budget = Math.min(maxBytes, this.options.scratchBytes);
     const extents = log.index.scan(firstIndex, lastIndex, budget);
     invariant(extents.length > 0, 'what is not in memory is in the index');
-    let scratchBytes: number = BLOCK.bytes;
-    for (const extent of extents) scratchBytes += extent.items * ITEM.bytes + extent.payloadLength;
-    const use = { segment: Math.min(...extents.map((extent) => extent.segment)) };
-    this.inUse.add(use);
-    const scratch = await this.scratch.lend(scratchBytes);
-    try {
-      this.checkUsable();
-      const task = { directory, lane, group: log.id, firstIndex, extents, scratch, scratchBytes };
-      const { block, lastIndex: readLast } = await this.executor.run({
-        type: 'read',
-        ...task,
-        summary,
-      });
+    const range = { group: log.id, firstIndex, extents };
+    return this.inScratch([range], async (scratch, scratchBytes) => {
+      const task = { directory, lane, ...range, scratch, scratchBytes, summary };
+      const { block, lastIndex: readLast } = await this.executor.run({ type: 'read', ...task });
       this.checkUsable();
       if (log.generation !== generation) return undefined;
       return new CountedLease(firstIndex, readLast, [block], block.length, [], () => {});
+    });
+  }
+
+  /** Reads ranges of many logs in one task. An answer may end before its range, with as much as fits. */
+  async gather(ranges: readonly LogRange[], maxBytes: number): Promise<readonly ReadTaskResult[]> {
+    const { directory, lane, summary } = this.options;
+    const budget = Math.min(maxBytes, this.options.scratchBytes);
+    const found = ranges.map(({ log, firstIndex, lastIndex }) => ({
+      group: log.id,
+      firstIndex,
+      extents: log.index.scan(firstIndex, lastIndex, budget),
+    }));
+    return this.inScratch(found, (scratch, scratchBytes) => {
+      const task = { directory, lane, ranges: found, scratch, scratchBytes, summary };
+      return this.executor.run({ type: 'gather', ...task });
+    });
+  }
+
+  /** Lends memory for the largest of the ranges, and keeps their segments for as long. */
+  private async inScratch<T>(
+    ranges: readonly { readonly extents: readonly SegmentExtent[] }[],
+    work: (scratch: number, scratchBytes: number) => Promise<T>,
+  ): Promise<T> {
+    let largest = 0;
+    let segment = Number.POSITIVE_INFINITY;
+    for (const { extents } of ranges) {
+      let bytes: number = BLOCK.bytes;
+      for (const extent of extents) {
+        bytes += extent.items * ITEM.bytes + extent.payloadLength;
+        segment = Math.min(segment, extent.segment);
+      }
+      largest = Math.max(largest, bytes);
+    }
+    const use = { segment };
+    this.inUse.add(use);
+    const scratch = await this.scratch.lend(largest);
+    try {
+      this.checkUsable();
+      return await work(scratch, largest);
     } finally {
       this.scratch.giveBack();
       this.inUse.delete(use);

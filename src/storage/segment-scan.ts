@@ -9,7 +9,15 @@
 import { KeelsonError } from '../base/errors.js';
 import type { LogId, TermRun } from '../engine/types.js';
 import { BlockCodec, type VerifiedBlocks } from '../wasm/block-codec.js';
-import { BATCH, BLOCK, ENTRY_KIND, HARD_STATE, ITEM, SECTOR_BYTES } from '../wasm/layout.js';
+import {
+  BATCH,
+  BLOCK,
+  BLOCK_FLAG,
+  ENTRY_KIND,
+  HARD_STATE,
+  ITEM,
+  SECTOR_BYTES,
+} from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk } from './disk.js';
 import type { GroupHardState, RescuedHardState } from './hard-state.js';
@@ -67,6 +75,8 @@ export interface ScannedBlock {
   readonly lastIndex: number;
   /** Set when it is no entries, but a record about the log. */
   readonly record: LogRecord | undefined;
+  /** A second copy of entries that the log has. */
+  readonly moved: boolean;
   /** Time of the last entry; 0 for a record. */
   readonly lastTime: number;
   readonly termRuns: readonly TermRun[];
@@ -207,7 +217,8 @@ function describeBlock(
   const payloadLength = view.getUint32(pointer + BLOCK.offset.payloadLength, true);
   const length = BLOCK.bytes + items * ITEM.bytes + payloadLength;
   const kind = view.getUint32(pointer + BLOCK.bytes + ITEM.offset.kind, true);
-  const base = { group, pointer, length, position };
+  const moved = (view.getUint32(pointer + BLOCK.offset.flags, true) & BLOCK_FLAG.moved) !== 0;
+  const base = { group, pointer, length, position, moved };
   const recordKind = recordKindOf(kind);
   if (recordKind !== undefined) {
     const term = readU64(view, pointer + BLOCK.bytes + ITEM.offset.term);
@@ -215,6 +226,8 @@ function describeBlock(
     const none = { termRuns: [], memberships: [], lastTime: 0 };
     return { ...base, ...none, firstIndex: firstIndex + 1, lastIndex: firstIndex, record };
   }
+  // The batch has been verified: for the rest a copy is a block like any other.
+  view.setUint32(pointer + BLOCK.offset.flags, 0, true);
   let summary: VerifiedBlocks;
   try {
     summary = codec.verifyBlocks(pointer, length, group, firstIndex);

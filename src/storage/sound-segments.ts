@@ -26,7 +26,7 @@ export function soundSegments(
   const sound: SoundSegment[] = [];
   const oldest = oldestNeeded(inspected);
   let before = oldest - 1;
-  for (const segment of inspected) {
+  for (const [at, segment] of inspected.entries()) {
     const { sequence, path, header, checkpoint, fileBytes } = segment;
     if (sequence < oldest) continue;
     if (before + 1 !== sequence) {
@@ -38,14 +38,25 @@ export function soundSegments(
     } else if (checkpoint === undefined) {
       report(damage(path, 4096, undefined, 'the checkpoint of the segment is unreadable'));
     } else {
-      if (fileBytes < header.fileBytes) {
-        const proof = `the file ends there, but was made ${header.fileBytes} bytes long`;
+      const needed = bytesNeeded(header, inspected[at + 1]);
+      if (fileBytes < needed) {
+        const proof = `the file ends there, but was made ${header.fileBytes} bytes long, and ${needed} are needed`;
         report(damage(path, fileBytes, undefined, proof));
       }
       sound.push({ ...segment, header, checkpoint });
     }
   }
   return sound;
+}
+
+/** What stands behind the end of a segment is given back once the next one tells where that is. */
+function bytesNeeded(
+  { sequence, startLsn, fileBytes }: SegmentHeader,
+  next: InspectedSegment | undefined,
+): number {
+  if (next === undefined) return fileBytes;
+  if (next.header === undefined || next.sequence !== sequence + 1) return 0;
+  return Math.min(fileBytes, next.header.prevEnd - startLsn);
 }
 
 /** As the newest segment with a header says. */

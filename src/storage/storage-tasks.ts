@@ -16,12 +16,19 @@ import {
   type Zeros,
   zeroFill,
 } from './segment-file.js';
-import type { ReadTask, ReadTaskResult } from './segment-reader.js';
+import type { GatherTask, ReadTask, ReadTaskResult } from './segment-reader.js';
 import { SegmentReader } from './segment-reader.js';
 import type { ScanResult, ScanTask } from './segment-scan.js';
 import { scanSegment } from './segment-scan.js';
 
-export type StorageTask = InspectTask | ScanTask | ReadTask | PrefillTask | RetireTask;
+export type StorageTask =
+  | InspectTask
+  | ScanTask
+  | ReadTask
+  | GatherTask
+  | PrefillTask
+  | RetireTask
+  | SpaceTask;
 
 export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
   ? Inspection
@@ -29,7 +36,9 @@ export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
     ? ScanResult
     : T extends ReadTask
       ? ReadTaskResult
-      : number;
+      : T extends GatherTask
+        ? ReadTaskResult[]
+        : number;
 
 /**
  * Makes a slice of a spare file of the lane; the last slice gives the file its name. Answers how many
@@ -50,7 +59,7 @@ export interface PrefillTask {
 
 /**
  * Gives up a segment that nothing needs any more: as a spare file, if it has the full length and there are
- * not as many as wanted already. Answers how many spare files there are.
+ * not as many as wanted already; spare files beyond that go. Answers how many there are.
  */
 export interface RetireTask {
   readonly type: 'retire';
@@ -59,6 +68,14 @@ export interface RetireTask {
   readonly sequence: number;
   readonly segmentBytes: number;
   readonly maxSpares: number;
+}
+
+/** Answers how many bytes the lane may still write: what the disk has free, and spare files that have blocks. */
+export interface SpaceTask {
+  readonly type: 'space';
+  readonly directory: string;
+  readonly lane: number;
+  readonly segmentBytes: number;
 }
 
 /** A flush of the log that comes meanwhile waits for one such write. */
@@ -83,7 +100,7 @@ export class StorageTaskRunner {
     this.reader.close();
   }
 
-  private dispatch(task: StorageTask): Inspection | ScanResult | ReadTaskResult | number {
+  private dispatch(task: StorageTask): StorageTaskResult<StorageTask> {
     switch (task.type) {
       case 'inspect':
         return inspectLane(this.memory, this.disk, task);
@@ -91,13 +108,23 @@ export class StorageTaskRunner {
         return scanSegment(this.memory, this.disk, task);
       case 'read':
         return this.reader.read(task);
+      case 'gather':
+        return this.reader.gather(task);
       case 'prefill':
         return prefill(this.memory, this.disk, task);
+      case 'space':
+        return roomOf(this.disk, task);
       case 'retire':
         this.reader.forget(segmentPath(task.directory, task.lane, task.sequence));
         return retire(this.disk, task);
     }
   }
+}
+
+function roomOf(disk: Disk, { directory, lane, segmentBytes }: SpaceTask): number {
+  // One that is all zero may be a hole.
+  const used = listSpares(disk, directory, lane).filter((sequence) => sequence > 0).length;
+  return disk.freeBytes(directory) + used * segmentBytes;
 }
 
 function retire(disk: Disk, task: RetireTask): number {
@@ -111,6 +138,11 @@ function retire(disk: Disk, task: RetireTask): number {
     } else {
       disk.remove(path);
     }
+  }
+  // The lane takes the last one first, whatever happens here meanwhile.
+  const spares = listSpares(disk, directory, lane);
+  for (const spare of spares.slice(0, Math.max(0, spares.length - task.maxSpares))) {
+    disk.remove(sparePath(directory, lane, spare));
   }
   disk.syncDirectory(directory);
   return listSpares(disk, directory, lane).length;

@@ -24,7 +24,7 @@ import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
 import { IndexBudget } from './index-budget.js';
 import { LaneFiles } from './lane-files.js';
-import { LaneLog } from './lane-log.js';
+import { LaneLog, type WrittenBatch } from './lane-log.js';
 import type { BatchPlace } from './lane-writer.js';
 import type {
   EntriesLease,
@@ -148,8 +148,7 @@ export class WalLogStore implements LogStore {
     const limits = { ...options, maxStageBytes: maxStageBytes(options) };
     const events = {
       flushed: (group: GroupLog, io: IoId) => this.events.flushed(group.id, io),
-      written: (place: BatchPlace, oldestSegment: number) =>
-        this.files.written(place, oldestSegment),
+      written: (place: BatchPlace, batch: WrittenBatch) => this.files.written(place, batch),
       shrunk: (group: GroupLog) => {
         this.indexBudget.count(group);
         this.oldestSegment = 0;
@@ -157,21 +156,45 @@ export class WalLogStore implements LogStore {
       failed: (error: KeelsonError) => this.poison(error),
       writable: () => this.events.writable(),
     };
-    this.lane = new LaneLog(this.heap, this.ring, executor, this.scheduler, limits, events, () =>
-      this.findOldestSegment(),
+    this.lane = new LaneLog(
+      this.heap,
+      this.ring,
+      executor,
+      this.scheduler,
+      limits,
+      events,
+      () => this.findOldestSegment(),
+      (bytes) => this.files.admits(bytes),
     );
     this.files = new LaneFiles(
       {
         directory: this.directory,
         lane: LANE,
         segmentBytes: options.segmentBytes,
+        ringBytes: options.ringBytes,
+        maxBatchBytes: options.maxBatchBytes,
         direct: options.directIo === 'auto',
         zeros: memory.zeros,
       },
       executor,
       this.logger,
+      {
+        groups: () => this.groups.values(),
+        move: (log, block) => this.lane.move(log, block),
+        oldestSegment: () => this.findOldestSegment(),
+        roll: () => {
+          const [log] = this.groups.values();
+          if (log !== undefined && this.usable()) this.lane.roll(log);
+        },
+        roomy: () => this.lane.roomy(),
+        admitting: () => this.lane.unpinned(),
+      },
+      this.scheduler,
     );
-    this.unpinned = () => this.lane.unpinned();
+    this.unpinned = () => {
+      if (this.files.movesWait) this.scheduler.enqueue(() => this.files.goOn());
+      this.lane.unpinned();
+    };
   }
 
   recovered(group: number): RecoveredLog {
@@ -203,6 +226,7 @@ export class WalLogStore implements LogStore {
     const { firstIndex, count, term, kind } = entries;
     const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
     const fromClients = kind === ENTRY_KIND.application;
+    if (fromClients) this.checkRoom();
     this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
     return this.lane.stage(log, entries);
   }
@@ -210,6 +234,7 @@ export class WalLogStore implements LogStore {
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkUsable();
     this.checkWritable();
+    this.checkRoom();
     const log = this.group(group);
     const staged = this.lane.receive(log, firstIndex, parts);
     this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
@@ -293,6 +318,8 @@ export class WalLogStore implements LogStore {
       cacheHits: this.cacheHits,
       cacheMisses: this.cacheMisses,
       retiredSegments: this.files.retiredSegments,
+      movedBytes: this.files.movedBytes,
+      indexBytes: this.indexBytes(),
     };
   }
 
@@ -335,7 +362,7 @@ export class WalLogStore implements LogStore {
       },
     );
     if (place !== undefined) recovered.placeCarried(place);
-    this.files.begin(recovered, readMemory, () => this.checkUsable());
+    await this.files.begin(recovered, readMemory, () => this.checkUsable());
     reportRecovery(this.logger, directory, recovered);
   }
 
@@ -349,6 +376,12 @@ export class WalLogStore implements LogStore {
       this.groups.set(id, log);
       this.indexBudget.count(log);
     }
+  }
+
+  private indexBytes(): number {
+    let bytes = 0;
+    for (const { index } of this.groups.values()) bytes += index.bytes;
+    return bytes;
   }
 
   private findOldestSegment(): number {
@@ -393,10 +426,12 @@ export class WalLogStore implements LogStore {
     const { scheduler } = this;
     const limitMs = this.closeTimeoutMs();
     const untilMs = scheduler.now() + limitMs;
+    // Nothing is moved any more: the last batch says that it is the last.
+    const filesAtRest = this.files.stop();
     // Nothing was written to a damaged log, so there is nothing to end in order.
     const lane = this.damage === undefined ? this.lane.shutDown(this.groups.values()) : undefined;
     const inOrder = Promise.resolve(lane)
-      .then(() => this.files.stop())
+      .then(() => filesAtRest)
       .then(() => this.executor.stopLane());
     try {
       await untilTime(scheduler, untilMs - limitMs * THREADS_END_SHARE, inOrder);
@@ -423,6 +458,16 @@ export class WalLogStore implements LogStore {
 
   private checkWritable(): void {
     if (this.damage !== undefined) throw this.damage.refusal();
+  }
+
+  private checkRoom(): void {
+    if (!this.files.full) return;
+    throw new KeelsonError(
+      'KEELSON_STORAGE_FULL',
+      `The disk of ${this.directory} is full. Nothing was changed, and reads and elections go on. Free ` +
+        'space, or let the log be purged: entries are taken again by themselves.',
+      { details: { directory: this.directory } },
+    );
   }
 
   private checkUsable(): void {

@@ -3,10 +3,15 @@
  * acknowledged. The run ends where the store fails; what it left behind is then opened again and held
  * against the histories of the groups.
  */
-import type { KeelsonError } from '../base/errors.js';
+import { KeelsonError } from '../base/errors.js';
 import { SeededRandom } from '../base/random.js';
 import type { IoId, LogId, Vote } from '../engine/types.js';
-import type { LogStore, LogStoreEvents } from '../storage/log-store.js';
+import type {
+  EntriesToStage,
+  LogStore,
+  LogStoreEvents,
+  StagedEntries,
+} from '../storage/log-store.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import type { LogEntry } from './log-blocks.js';
 import { LogHistory, lastIndexOf } from './log-history.js';
@@ -41,6 +46,8 @@ export class LogWorkload {
   readonly histories: Map<number, LogHistory> = new Map();
   /** Of the store, once it has failed. */
   failure: KeelsonError | undefined;
+  /** Of all stores that were opened and closed again. */
+  movedBytes = 0;
   /** How often an I/O was acknowledged after that: never, by any store that keeps its word. */
   lateAcknowledgements = 0;
   store: LogStore | undefined;
@@ -50,6 +57,7 @@ export class LogWorkload {
   private readonly lastIos: Map<number, IoId> = new Map();
   private readonly flushedUpTo: Map<number, number> = new Map();
   private wake: () => void = () => {};
+  private writableCalls = 0;
   private sequence = 0;
   private time = 1_000;
 
@@ -101,11 +109,14 @@ export class LogWorkload {
         this.failure ??= error;
         this.wake();
       },
-      writable: () => {},
+      writable: () => {
+        this.writableCalls++;
+        this.wake();
+      },
     };
   }
 
-  private append(group: number, count: number, bytes: number, back: number): void {
+  private async append(group: number, count: number, bytes: number, back: number): Promise<void> {
     const { last, committed } = this.history(group);
     const { entries, purged } = last;
     const end = lastIndexOf(last);
@@ -124,7 +135,7 @@ export class LogWorkload {
       const payload = name.padEnd(length, String.fromCharCode(97 + this.random.integer(26)));
       added.push({ index, term, time: this.time, kind: ENTRY_KIND.application, payload });
     }
-    const staged = this.openStore().stage(group, {
+    const staged = await this.stage(group, {
       firstIndex,
       term,
       time: this.time,
@@ -132,8 +143,27 @@ export class LogWorkload {
       payloads: added.map(({ payload }) => Buffer.from(payload, 'latin1')),
       count,
     });
+    if (staged === undefined) return;
     const io = this.submit(group, this.leader(group), [...kept, ...added]);
     this.openStore().append(group, staged, firstIndex, io);
+  }
+
+  /** Waits while the store has no room; undefined when it has failed. */
+  private async stage(group: number, entries: EntriesToStage): Promise<StagedEntries | undefined> {
+    for (;;) {
+      const calls = this.writableCalls;
+      try {
+        return this.openStore().stage(group, entries);
+      } catch (error) {
+        if (!(error instanceof KeelsonError) || error.code !== 'KEELSON_OVERLOADED') throw error;
+      }
+      while (this.writableCalls === calls) {
+        if (this.failure !== undefined) return undefined;
+        await new Promise<void>((resolve) => {
+          this.wake = resolve;
+        });
+      }
+    }
   }
 
   private vote(group: number): void {
@@ -197,6 +227,7 @@ export class LogWorkload {
   }
 
   private async reopen(): Promise<void> {
+    this.movedBytes += this.openStore().metrics().movedBytes;
     await this.openStore().close();
     if (this.failure !== undefined) return;
     for (const history of this.histories.values()) history.closed();

@@ -65,7 +65,7 @@ export interface KeelsonExports {
 
   /**
    * Verifies one batch in [pointer, pointer + available): header, body checksum, every item, hard
-   * states, padding. Does not require consecutive indexes between blocks or a single group. Returns 0
+   * states, padding. Blocks may be moved ones (BLOCK_FLAG), which `verifyBlocks` refuses. Does not require consecutive indexes between blocks or a single group. Returns 0
    * or an error code.
    */
   verifyBatch(pointer: number, available: number): number;
@@ -104,6 +104,20 @@ export interface KeelsonExports {
     segment: number,
     position: number,
   ): number;
+  /**
+   * The blocks at `pointer`, entries that the log has, stand in `segment` from `position` on, too: moves
+   * the entries that the index has there. Nothing is moved unless all of these are of the same term in
+   * the index, or of none. Returns the last of them, 0 if nothing was moved.
+   */
+  indexPlaceBlocks(
+    descriptor: number,
+    pointer: number,
+    length: number,
+    segment: number,
+    position: number,
+  ): number;
+  /** Bytes of items and payloads of the entries from `firstIndex` up to `lastIndex`, all in the index. */
+  indexBytes(descriptor: number, firstIndex: number, lastIndex: number): number;
   indexTruncateAfter(descriptor: number, lastIndex: number): void;
   /** Forgets the entries up to `lastIndex`, which is in the index. */
   indexPurge(descriptor: number, lastIndex: number): void;
@@ -204,6 +218,7 @@ export const INDEX_DESCRIPTOR = {
     wantedEntries: 36, // u32, from `base` on
     wantedRuns: 40, // u32
     base: 48, // u64, at most `firstIndex`
+    addedBytes: 56, // f64, items and payloads that the last append has added
   },
 } as const;
 

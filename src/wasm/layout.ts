@@ -62,8 +62,14 @@ export const BLOCK = {
     items: 8, // u32, count, at least 1
     payloadLength: 12, // u32, bytes of all payloads
     firstIndex: 16, // u64, index of the first item; items are consecutive
-    reserved: 24, // u64, zero
+    flags: 24, // u32, see BLOCK_FLAG
+    reserved: 28, // u32, zero
   },
+} as const;
+
+export const BLOCK_FLAG = {
+  /** A second copy of entries that the log has: it takes their place, and nothing behind them goes. */
+  moved: 1,
 } as const;
 
 /** One entry (or record): fixed size, verifies alone together with its payload. */

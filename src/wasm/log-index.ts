@@ -16,8 +16,9 @@ import {
   TERM_RUN,
 } from './abi.js';
 import { BLOCK } from './layout.js';
-import { SegmentRuns } from './segment-runs.js';
+import { type SegmentRun, SegmentRuns } from './segment-runs.js';
 import type { SharedHeap } from './shared-heap.js';
+import { fillTerms, type TermRun } from './term-runs.js';
 
 const CHUNK_BYTES = INDEX_CHUNK_ENTRIES * INDEX_ENTRY.bytes;
 const POINTER_BYTES = 4;
@@ -47,6 +48,12 @@ export interface EntriesPlace {
   readonly position: number;
 }
 
+export interface RecoveredBlocks {
+  readonly lastIndex: number;
+  /** Ascending; the first starts with the blocks. */
+  readonly termRuns: readonly TermRun[];
+}
+
 export class LogIndex {
   private readonly heap: SharedHeap;
   private readonly exports: KeelsonExports;
@@ -57,7 +64,7 @@ export class LogIndex {
   private directoryBytes: number = MIN_TABLE_BYTES;
   private runs: number;
   private runsBytes: number = MIN_TABLE_BYTES;
-  private readonly segments: SegmentRuns = new SegmentRuns();
+  private readonly segments: SegmentRuns;
   /** The entry of the first slot; those from there to `first` are purged. */
   private base: number;
   private first: number;
@@ -75,6 +82,9 @@ export class LogIndex {
     this.base = firstIndex;
     this.first = firstIndex;
     this.last = firstIndex - 1;
+    this.segments = new SegmentRuns((first, last) =>
+      this.exports.indexBytes(this.descriptor, first, last),
+    );
     this.begin(firstIndex);
   }
 
@@ -91,6 +101,21 @@ export class LogIndex {
   /** The lowest segment that an entry stands in; Infinity when the index is empty. */
   get oldestSegment(): number {
     return this.segments.oldest;
+  }
+
+  /** The first entries that stand side by side in the lowest segment. */
+  get oldestRun(): SegmentRun | undefined {
+    return this.segments.oldestRun(this.last);
+  }
+
+  /** The entries around `index` that stand side by side in one segment. */
+  runOf(index: number): SegmentRun | undefined {
+    return this.segments.runOf(index, this.last);
+  }
+
+  /** Adds how many bytes of items and payloads each segment holds, and so many for each stretch of entries. */
+  addSegmentBytes(bySegment: Map<number, number>, stretchBytes = 0): void {
+    this.segments.addBytes(bySegment, stretchBytes);
   }
 
   /** Bytes of the heap that the index holds. */
@@ -132,11 +157,14 @@ export class LogIndex {
       last = this.callAppend(pointer, length, segment, position);
     }
     invariant(last > 0, 'blocks for the index are whole, consecutive and leave no gap');
-    this.last = last;
     const { view } = this.heap;
-    const first = Number(view.getBigUint64(pointer + BLOCK.offset.firstIndex, true));
-    if (last >= this.first) this.segments.append(Math.max(first, this.first), segment);
-    else this.segments.clear();
+    const first = Math.max(this.firstOf(pointer), this.first);
+    if (first <= this.last) this.segments.truncateAfter(first - 1);
+    if (last >= first) {
+      const added = view.getFloat64(this.descriptor + INDEX_DESCRIPTOR.offset.addedBytes, true);
+      this.segments.append(first, segment, added);
+    }
+    this.last = last;
     return last;
   }
 
@@ -151,7 +179,7 @@ export class LogIndex {
       const skipped = this.exports.indexSkip(this.descriptor, index);
       invariant(skipped > 0, 'the index has the room that it asked for');
     }
-    this.segments.append(this.last + 1, 0);
+    this.segments.append(this.last + 1, 0, 0);
     this.last = index;
   }
 
@@ -170,8 +198,40 @@ export class LogIndex {
       to.position,
     );
     if (last === 0) return;
-    const first = Number(this.heap.view.getBigUint64(pointer + BLOCK.offset.firstIndex, true));
-    this.segments.move(Math.max(first, this.first), last, to.segment, this.last);
+    this.segments.move(Math.max(this.firstOf(pointer), this.first), last, to.segment, this.last);
+  }
+
+  /**
+   * The entries of the verified blocks at `pointer`, which are in the log, stand at that place too, and
+   * are found there from now on; false, and nothing is changed, where the index has another term for one
+   * of them, or none of them.
+   */
+  placeBlocks(pointer: number, length: number, segment: number, position: number): boolean {
+    const last = this.exports.indexPlaceBlocks(this.descriptor, pointer, length, segment, position);
+    if (last === 0) return false;
+    this.segments.move(Math.max(this.firstOf(pointer), this.first), last, segment, this.last);
+    return true;
+  }
+
+  /**
+   * The same for blocks whose entries the log may have without the index knowing more of them than `skip`
+   * told, or not even that; `termRuns` are those of the blocks. False, and nothing is changed, where the
+   * index has another term for one of them.
+   * @throws KeelsonError KEELSON_OVERLOADED when the heap has no room.
+   */
+  recoverBlocks(
+    pointer: number,
+    length: number,
+    segment: number,
+    position: number,
+    { lastIndex, termRuns }: RecoveredBlocks,
+  ): boolean {
+    this.skip(lastIndex);
+    if (lastIndex < this.first) return true;
+    if (!this.placeBlocks(pointer, length, segment, position)) return false;
+    const first = Math.max(this.firstOf(pointer), this.first);
+    this.writeTermRuns(fillTerms(this.termRuns(), this.last, first, lastIndex, termRuns));
+    return true;
   }
 
   /** Forgets all entries behind `index`. */
@@ -193,9 +253,9 @@ export class LogIndex {
       this.reset(index);
       return;
     }
+    this.segments.purge(index);
     this.exports.indexPurge(this.descriptor, index);
     this.first = index + 1;
-    this.segments.purge(index);
     const emptied = Math.floor((this.first - this.base) / INDEX_CHUNK_ENTRIES);
     if (emptied === 0) return;
     for (const chunk of this.chunks.splice(0, emptied)) this.heap.release(chunk, CHUNK_BYTES);
@@ -260,9 +320,9 @@ export class LogIndex {
   }
 
   /** Ascending; all entries from `firstIndex` up to the next run carry `term`. */
-  termRuns(): { firstIndex: number; term: number }[] {
+  termRuns(): TermRun[] {
     const view = this.heap.view;
-    const runs: { firstIndex: number; term: number }[] = [];
+    const runs: TermRun[] = [];
     const { runCount } = this;
     for (let i = 0; i < runCount; i++) {
       const run = this.runs + i * TERM_RUN.bytes;
@@ -290,6 +350,22 @@ export class LogIndex {
     view.setBigUint64(this.descriptor + offset.firstIndex, BigInt(firstIndex), true);
     view.setBigUint64(this.descriptor + offset.nextIndex, BigInt(firstIndex), true);
     view.setUint32(this.descriptor + offset.runCount, 0, true);
+    this.publishTables();
+  }
+
+  private firstOf(pointer: number): number {
+    return Number(this.heap.view.getBigUint64(pointer + BLOCK.offset.firstIndex, true));
+  }
+
+  private writeTermRuns(runs: readonly TermRun[]): void {
+    this.makeRunsRoom(runs.length * TERM_RUN.bytes);
+    const { view } = this.heap;
+    runs.forEach(({ firstIndex, term }, at) => {
+      const run = this.runs + at * TERM_RUN.bytes;
+      view.setBigUint64(run + TERM_RUN.offset.firstIndex, BigInt(firstIndex), true);
+      view.setBigUint64(run + TERM_RUN.offset.term, BigInt(term), true);
+    });
+    view.setUint32(this.descriptor + INDEX_DESCRIPTOR.offset.runCount, runs.length, true);
     this.publishTables();
   }
 

@@ -11,6 +11,7 @@ import {
   BATCH,
   BATCH_FLAG,
   BLOCK,
+  BLOCK_FLAG,
   CHECKPOINT,
   ENTRY_KIND,
   HARD_STATE,
@@ -87,7 +88,9 @@ describe('the page on the storage format', () => {
     }
   });
 
-  it('has every flag of a batch and every kind of an item', () => {
+  it('has every flag of a batch and of a block, and every kind of an item', () => {
+    const blockFlags = tableOf(section(text, 'Block flags'));
+    expect(columnOf(blockFlags, 'flag', 'value')).toEqual(BLOCK_FLAG);
     const flags = tableOf(section(text, 'Batch flags'));
     expect(columnOf(flags, 'flag', 'value')).toEqual(BATCH_FLAG);
     const kinds = tableOf(section(text, 'Kinds'));

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { NodeClient, type NodeReply } from '../../dist/cli/demo/client.js';
 import { HttpServer, type KeyValueRaft } from '../../dist/http/index.js';
 import { KeyValueMachine } from '../../dist/index.js';
@@ -11,20 +11,27 @@ import { SeamCluster } from '../runtime/support/seam-cluster.js';
 const MIB = 1024 * 1024;
 const VALUE = Buffer.alloc(100_000, 'v');
 
-/** One node whose log has room for three segments of 1 MiB, behind a real server. */
+/** One node whose log has room for three segments of 1 MiB, or a disk that fails, behind a real server. */
 class FullDisk {
   readonly cluster: SeamCluster;
   readonly server: HttpServer;
   readonly client: NodeClient;
+  readonly disk: MemoryDisk;
 
-  private constructor(cluster: SeamCluster, server: HttpServer, client: NodeClient) {
+  private constructor(
+    disk: MemoryDisk,
+    cluster: SeamCluster,
+    server: HttpServer,
+    client: NodeClient,
+  ) {
+    this.disk = disk;
     this.cluster = cluster;
     this.server = server;
     this.client = client;
   }
 
-  static async open(): Promise<FullDisk> {
-    const disk = new MemoryDisk({ capacityBytes: 3 * MIB });
+  static async open(capacityBytes = Number.POSITIVE_INFINITY): Promise<FullDisk> {
+    const disk = new MemoryDisk({ capacityBytes });
     const cluster = await SeamCluster.start({
       voters: [1],
       config: {
@@ -44,7 +51,7 @@ class FullDisk {
     const leader = await cluster.leader();
     const server = new HttpServer(leader as unknown as KeyValueRaft);
     const address = await server.listen({ host: '127.0.0.1', port: 0 });
-    return new FullDisk(cluster, server, new NodeClient(new Map([[1, portOf(address)]]), 4));
+    return new FullDisk(disk, cluster, server, new NodeClient(new Map([[1, portOf(address)]]), 4));
   }
 
   send(method: string, path: string, body?: Uint8Array): Promise<NodeReply> {
@@ -53,6 +60,8 @@ class FullDisk {
 
   /** Writes until a write is not acknowledged; resolves with its answer and the last key before it. */
   async fill(): Promise<{ readonly unanswered: NodeReply; readonly lastKey: string }> {
+    const sticky = { operation: 'write', nth: 30, code: 'ENOSPC', sticky: true } as const;
+    if (this.disk.capacityBytes === Number.POSITIVE_INFINITY) this.disk.fail(sticky);
     for (let sequence = 0; sequence < 100; sequence++) {
       const reply = await this.send('PUT', `/v1/kv/key-${sequence}`, VALUE);
       if (reply.status !== 200) return { unanswered: reply, lastKey: `key-${sequence - 1}` };
@@ -77,6 +86,32 @@ let node: FullDisk;
 afterEach(() => node.close());
 
 describe('a node whose disk is full', () => {
+  it('refuses writes with 507, and goes on to lead, to read and to be ready', async () => {
+    node = await FullDisk.open(3 * MIB);
+    const { unanswered, lastKey } = await node.fill();
+    const refused = [507, 'KEELSON_STORAGE_FULL', 'rejected'];
+    expect(errorOf(unanswered)).toEqual(refused);
+    expect(errorOf(await node.send('DELETE', '/v1/kv/key-0'))).toEqual(refused);
+    for (const consistency of ['local', 'linearizable']) {
+      const read = await node.send('GET', `/v1/kv/${lastKey}?consistency=${consistency}`);
+      expect([read.status, read.body.equals(VALUE)]).toEqual([200, true]);
+    }
+    expect((await node.send('GET', '/readyz')).status).toBe(200);
+    const status = JSON.parse((await node.send('GET', '/v1/status')).body.toString());
+    expect(status).toMatchObject({ state: 'leader', failure: null });
+  });
+
+  it('takes writes again by itself when there is room', async () => {
+    node = await FullDisk.open(3 * MIB);
+    await node.fill();
+    node.disk.capacityBytes = 6 * MIB;
+    await vi.waitFor(async () => {
+      expect((await node.send('PUT', '/v1/kv/a', VALUE)).status).toBe(200);
+    }, 10_000);
+  });
+});
+
+describe('a node whose disk fails for want of room, although it told of some', () => {
   it('leaves the write under way open, and refuses all later ones with 507', async () => {
     node = await FullDisk.open();
     const { unanswered } = await node.fill();

@@ -52,6 +52,7 @@ async function sweep(direct: boolean, options: SweepOptions = {}): Promise<numbe
   const calls = whole.recordCalls();
   const { refusal, workload } = await runScript(whole, SEED);
   expect([refusal, workload.failure]).toEqual([undefined, undefined]);
+  expect(workload.movedBytes, 'old entries are written once more').toBeGreaterThan(0);
   let cases = 0;
   for (const [place, { number, operation }] of changesOf(calls).entries()) {
     if (place % (options.every ?? 1) !== 0) continue;

@@ -14,7 +14,8 @@ export function segmentsOf(disk: MemoryDisk): string[] {
 /** Whether a start refuses the directory. */
 export async function isRefused(image: MemoryDisk, seed: number): Promise<boolean> {
   try {
-    await openSmall(image, { seed });
+    // A store that is left open goes on moving entries, in the memory of the next one.
+    await (await openSmall(image, { seed })).close();
     return false;
   } catch (error) {
     if (error instanceof KeelsonError && error.code === 'KEELSON_STORAGE_CORRUPT') return true;

@@ -10,7 +10,7 @@ import type { RecoveredLog } from '../../dist/engine/types.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { type LogEntry, readEntries } from '../../dist/testing/log-blocks.js';
 import type { LogStep } from '../../dist/testing/log-workload.js';
-import { BATCH, SECTOR_BYTES } from '../../dist/wasm/layout.js';
+import { BATCH, BLOCK, BLOCK_FLAG, SECTOR_BYTES, SEGMENT } from '../../dist/wasm/layout.js';
 import { GROUPS, openSmall, runScript } from './fault-rig.js';
 
 const SEED = 7;
@@ -82,11 +82,19 @@ async function lookInto(image: MemoryDisk): Promise<Found[]> {
 /** The last batch of a file, by its magic. */
 function lastBatch(bytes: Uint8Array, file: string): Region {
   const view = new DataView(bytes.buffer);
+  const epoch = view.getBigUint64(SEGMENT.offset.epoch, true);
   let from = 0;
   for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
-    if (view.getUint32(at, true) === BATCH.magic) from = at;
+    // Bytes of an earlier use of the file have another epoch.
+    const own = view.getBigUint64(at + BATCH.offset.epoch, true) === epoch;
+    if (own && view.getUint32(at, true) === BATCH.magic) from = at;
   }
   return { file, from, to: from + view.getUint32(from + BATCH.offset.totalLength, true) };
+}
+
+function isMove(bytes: Uint8Array, { from }: Region): boolean {
+  const flags = new DataView(bytes.buffer).getUint32(from + BATCH.bytes + BLOCK.offset.flags, true);
+  return (flags & BLOCK_FLAG.moved) !== 0;
 }
 
 beforeAll(async () => {
@@ -98,10 +106,15 @@ beforeAll(async () => {
     .list(FOLDER)
     .filter((name) => name.endsWith('.wal'))
     .map((name) => `${FOLDER}/${name}`);
-  expect(files.length).toBeGreaterThanOrEqual(3);
-  whole = await lookInto(disk.imageAfterKill());
+  expect(files.length).toBeGreaterThanOrEqual(2);
   const file = files[files.length - 1]!;
   last = lastBatch(disk.readFile(file), file);
+  while (isMove(disk.readFile(file), last)) {
+    // The log wrote old entries once more behind the last step, and that would prove it.
+    disk.damage(file, last.from, (bytes) => bytes.fill(0), last.to - last.from);
+    last = lastBatch(disk.readFile(file), file);
+  }
+  whole = await lookInto(disk.imageAfterKill());
   const cut = disk.imageAfterKill();
   cut.damage(file, last.from, (bytes) => bytes.fill(0), last.to - last.from);
   withoutLast = await lookInto(cut);

@@ -9,7 +9,7 @@ import { SharedHeap } from '../../dist/wasm/shared-heap.js';
 import { MicrotaskScheduler } from './microtask-scheduler.js';
 import { MIB } from './wal-support.js';
 
-export const GROUPS: readonly number[] = [0, 1, 70_000, 5];
+export const GROUPS: readonly number[] = [0, 1, 70_000, 5, 6];
 
 const KIB = 1024;
 const heap = SharedHeap.create({ maximumBytes: 16 * MIB });
@@ -90,12 +90,12 @@ const append = (group: number, count: number, bytes: number, back = 0): LogStep 
   back,
 });
 const wait: LogStep = { do: 'wait' };
-const [FIRST, SECOND, THIRD, IDLE] = GROUPS as [number, number, number, number];
+const [FIRST, SECOND, THIRD, IDLE, KEPT] = GROUPS as [number, number, number, number, number];
 
 /** Long enough for the log to come to its next segment, and the one after that. */
 function lap(): LogStep[] {
   const steps: LogStep[] = [];
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < 3; round++) {
     steps.push(append(SECOND, 2, 7_000), wait, { do: 'commit', group: SECOND });
     steps.push({ do: 'purge', group: SECOND, keep: 1 }, append(FIRST, 2, 6_000, 1), wait);
     steps.push({ do: 'commit', group: FIRST }, { do: 'purge', group: FIRST, keep: 1 });
@@ -104,13 +104,16 @@ function lap(): LogStep[] {
 }
 
 /**
- * Several groups, one of them idle; votes, overwriting, truncation, purges and resets; rolls over segment
+ * Several groups, two of them idle, one of which keeps what it has; votes, overwriting, truncation, purges and resets; rolls over segment
  * ends, into files that were used before; two orderly closes.
  */
 export const SCRIPT: readonly LogStep[] = [
   { do: 'vote', group: FIRST },
   append(FIRST, 3, 100),
   append(IDLE, 2, 100),
+  append(KEPT, 3, 3_000),
+  wait,
+  append(KEPT, 2, 200, 1),
   wait,
   // From here on only checkpoints tell of this group.
   { do: 'commit', group: IDLE },
@@ -167,9 +170,12 @@ export const SCRIPT: readonly LogStep[] = [
   wait,
   ...lap(),
   ...lap(),
+  // What this group has was written once more, and its first copy is gone; so is its end now.
+  { do: 'truncate', group: KEPT, entries: 1 },
   { do: 'reopen' },
   { do: 'vote', group: SECOND },
   append(FIRST, 1, 100),
+  append(KEPT, 1, 100, 1),
   { do: 'truncate', group: SECOND, entries: 1 },
   { do: 'purge', group: SECOND, keep: 0 },
   { do: 'reset', group: THIRD, ahead: -1 },

@@ -26,7 +26,7 @@ const SMALL = { segmentBytes: 64 * KIB, maxBatchBytes: 16 * KIB };
 async function write(log: TestLog, random: SeededRandom, until: () => boolean): Promise<void> {
   while (!until()) {
     const name = 'x'.repeat(random.integer(4000));
-    const io = log.append(texts(1 + random.integer(4), name));
+    const io = await log.appendInTime(texts(1 + random.integer(4), name));
     if (random.chance(0.3))
       log.saveVote({ term: 1 + random.integer(50), nodeId: 2, committed: false }, 7);
     if (random.chance(0.7)) await log.durable(io);
@@ -92,9 +92,9 @@ describe('a directory that is being written', () => {
       // The log went on all the while, through segments that were read.
       expect(log.store.metrics().retiredSegments).toBeGreaterThan(20);
 
-      const io = log.append(texts(2, 'to be lost'));
+      const io = await log.appendInTime(texts(2, 'to be lost'));
       await log.durable(io);
-      await log.durable(log.append(texts(1, 'its proof')));
+      await log.writeNext(texts(1, 'its proof'));
       const before = await surveyOf(new NodeDisk(), directory);
       expect(before.problems).toEqual([]);
       // Its proof may be in a later segment.

@@ -2,6 +2,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { DirectorySurvey } from '../../dist/storage/inspection/directory-survey.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
+import type { LogStep } from '../../dist/testing/log-workload.js';
 import { flippedBits, isRefused, segmentsOf } from './damage-support.js';
 import { makeIdentity, surveyOf } from './directory-support.js';
 import { GROUPS, openSmall, runScript, SCRIPT } from './fault-rig.js';
@@ -14,12 +15,18 @@ const FOLDER = '/data/wal';
 const STRIDE = 449;
 
 let disk: MemoryDisk;
+/** Several segments of entries that are needed. */
+const growth: LogStep[] = Array.from({ length: 12 }, () => [
+  { do: 'append', group: GROUPS[0]!, count: 2, bytes: 7_000 } as const,
+  { do: 'wait' } as const,
+]).flat();
+
 let sound: DirectorySurvey;
 
 beforeAll(async () => {
   disk = new MemoryDisk();
   makeIdentity(disk, SEGMENT_BYTES);
-  const { refusal, workload } = await runScript(disk, SEED, SCRIPT);
+  const { refusal, workload } = await runScript(disk, SEED, [...SCRIPT, ...growth]);
   expect([refusal, workload.failure]).toEqual([undefined, undefined]);
   disk = disk.kill();
   sound = await surveyOf(disk);
@@ -159,8 +166,15 @@ describe('damage at rest', () => {
   );
 
   it('is a segment that is missing, and does not accuse those beside it', async () => {
-    const image = disk.imageAfterKill();
-    const needed = sound.lanes[0]!.segments.filter(({ superseded }) => !superseded);
+    const running = new MemoryDisk();
+    makeIdentity(running, SEGMENT_BYTES);
+    const append: LogStep = { do: 'append', group: GROUPS[0]!, count: 8, bytes: 2_000, back: 0 };
+    const steps = Array.from({ length: 16 }, (): LogStep[] => [append, { do: 'wait' }]).flat();
+    const { refusal, workload } = await runScript(running, SEED, steps);
+    expect([refusal, workload.failure]).toEqual([undefined, undefined]);
+    const image = running.kill();
+    const { lanes } = await surveyOf(image);
+    const needed = lanes[0]!.segments.filter(({ superseded }) => !superseded);
     expect(needed.length).toBeGreaterThanOrEqual(3);
     image.remove(needed[1]!.file);
     const { problems } = await surveyOf(image);

@@ -41,6 +41,10 @@ export class RecordingDisk implements Disk {
         file.extend(bytes);
         note();
       },
+      shorten(bytes) {
+        file.shorten(bytes);
+        note();
+      },
       dataSync: () => file.dataSync(),
       close: () => file.close(),
     };
@@ -202,6 +206,10 @@ class PassingFile implements DiskFile {
   }
 
   extend(): void {
+    this.write();
+  }
+
+  shorten(): void {
     this.write();
   }
 

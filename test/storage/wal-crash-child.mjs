@@ -12,27 +12,35 @@ const [directory, writers, seed] = process.argv.slice(2);
 const random = new SeededRandom(Number(seed));
 const vote = { term: 1, nodeId: 1, committed: true };
 let submitted = 0;
+let acknowledged = 0;
 let sequence = 0;
 
 const events = {
   flushed(_group, io) {
     // One synchronous write: the report is out before the process can die of anything later.
-    writeSync(1, `acknowledged ${io.logId.index}\n`);
-    fill(io.logId.index);
+    acknowledged = io.logId.index;
+    writeSync(1, `acknowledged ${acknowledged}\n`);
+    fill();
   },
   failed(error) {
     throw error;
   },
-  writable() {},
+  writable: () => fill(),
 };
 
-function fill(acknowledged) {
+function fill() {
   while (submitted - acknowledged < Number(writers)) {
     const count = Math.min(1 + random.integer(8), Number(writers) - (submitted - acknowledged));
     const firstIndex = submitted + 1;
     const payloads = Array.from({ length: count }, (_, at) => crashPayload(firstIndex + at));
     const entries = { firstIndex, term: 1, time: 0, kind: ENTRY_KIND.application, payloads, count };
-    const staged = store.stage(0, entries);
+    let staged;
+    try {
+      staged = store.stage(0, entries);
+    } catch (error) {
+      if (error.code === 'KEELSON_OVERLOADED') return;
+      throw error;
+    }
     submitted += count;
     writeSync(1, `submitted ${submitted}\n`);
     const io = { sequence: ++sequence, vote, logId: { term: 1, index: submitted } };
@@ -51,4 +59,5 @@ const store = await WalLogStore.open(
 );
 submitted = store.recovered(0).lastIndex;
 writeSync(1, `opened ${submitted}\n`);
-fill(submitted);
+acknowledged = submitted;
+fill();

@@ -8,7 +8,7 @@ import {
   ITEM,
   SECTOR_BYTES,
 } from '../../dist/wasm/layout.js';
-import { MIB, openLog, type TestLog, texts, vote } from './wal-support.js';
+import { MIB, openLog, segmentFile, type TestLog, texts, vote } from './wal-support.js';
 
 const groupsFrom = (first: number, count: number): number[] =>
   Array.from({ length: count }, (_, at) => first + at);
@@ -21,6 +21,51 @@ async function fillRing(log: TestLog): Promise<void> {
     for (;;) await log.durable(log.append(texts(4, 'q'.repeat(20_000))));
   }).rejects.toMatchObject({ code: 'KEELSON_OVERLOADED' });
 }
+
+describe('a log that 1,000 groups share', () => {
+  const GROUPS = groupsFrom(0, 1_000);
+
+  it('makes durable with one sync what all of them have appended in a turn', async () => {
+    const disk = new MemoryDisk({ allowDirect: false });
+    const log = await openLog(disk);
+    await log.durable(log.append(texts(1), 1, 0, 1));
+    const calls = disk.recordCalls();
+    // A segment is written through the name that it had when it was made; zeros for the next one are not counted.
+    const syncs = (): number =>
+      calls.filter(({ operation, path }) => operation === 'dataSync' && path.includes('next'))
+        .length;
+    for (const [round, groups] of [GROUPS.slice(0, 500), GROUPS.slice(500)].entries()) {
+      const before = syncs();
+      const ios = groups.map((group) => log.append(texts(1), 1, group, group === 0 ? 2 : 1));
+      for (const [at, io] of ios.entries()) await log.durable(io, groups[at]);
+      expect(syncs() - before, `round ${round}`).toBe(1);
+    }
+    const before = syncs();
+    const ios = GROUPS.map((group) => log.saveVote(vote(2, 3, false), group));
+    for (const [group, io] of ios.entries()) await log.durable(io, group);
+    expect(syncs() - before).toBe(1);
+  });
+
+  it('keeps them apart, over segment ends and after a crash, and moves what the idle ones keep', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    const ios = GROUPS.map((group) => log.append(texts(3, `of-${group}`), 1, group, 1));
+    for (const [group, io] of ios.entries()) await log.durable(io, group);
+    let last = 3;
+    while (disk.exists(segmentFile(1))) {
+      const io = await log.appendInTime(texts(4, 'x'.repeat(30_000)), 1, 0, last + 1);
+      last += 4;
+      await log.durable(io, 0);
+      log.purge(last);
+    }
+    expect(log.store.metrics().movedBytes).toBeGreaterThan(0);
+    const found = await openLog(disk.crash());
+    for (const group of GROUPS.slice(1)) {
+      expect(await found.contents(group)).toEqual([1, 2, 3].map((at) => `of-${group}-${at}`));
+    }
+    expect(found.store.recovered(0)).toMatchObject({ lastIndex: last });
+  });
+});
 
 describe('a log that several groups share', () => {
   it('has room for votes that come between the staging and the appending of entries', async () => {

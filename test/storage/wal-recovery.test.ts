@@ -154,8 +154,31 @@ describe('recovery of the write-ahead log', () => {
     const before = after.readFile(FIRST_SEGMENT);
     const log = await openLog(after);
     await log.durable(log.append(texts(5, 'more')));
-    expect(Buffer.compare(after.readFile(FIRST_SEGMENT), before)).toBe(0);
+    const found = after.readFile(FIRST_SEGMENT);
+    expect(Buffer.compare(found, before.subarray(0, found.length))).toBe(0);
+    expect(found.length).toBeGreaterThan(2 * SECTOR_BYTES);
     expect(after.exists(segmentFile(2))).toBe(true);
+  });
+
+  it('gives back what stands behind the end of a segment, and makes none in place of an empty one', async () => {
+    let disk = new MemoryDisk();
+    await writeBatches(disk, 3);
+    const begin = disk.readFile(FIRST_SEGMENT);
+    let files: string[] | undefined;
+    for (let start = 0; start < 20; start++) {
+      disk = start % 2 === 0 ? disk.crash() : disk.kill();
+      await openLog(disk);
+      files ??= disk.list('/data/wal');
+      expect(disk.list('/data/wal')).toEqual(files);
+    }
+    const found = disk.readFile(FIRST_SEGMENT);
+    expect(found.length).toBe(4 * SECTOR_BYTES);
+    expect(Buffer.compare(found, begin.subarray(0, found.length))).toBe(0);
+    expect(await (await openLog(disk.crash())).contents()).toEqual([
+      'entry-1',
+      'entry-2',
+      'entry-3',
+    ]);
   });
 
   it('survives crash upon crash during recovery itself', async () => {
@@ -326,7 +349,8 @@ describe('recovery of the write-ahead log', () => {
     await writeBatches(disk, 1);
     let after = disk.crash();
     for (let open = 0; open < 2; open++) {
-      await openLog(after);
+      const log = await openLog(after);
+      for (let more = 0; more < 2; more++) await log.durable(log.append(texts(1)));
       after = after.crash();
     }
     after.remove(segmentFile(2));

@@ -1,11 +1,14 @@
 /** What the tests of the write-ahead log share: a store, its I/O ids, and a wait for durability. */
 import type { KeelsonError } from '../../dist/base/errors.js';
+import type { Logger } from '../../dist/base/logger.js';
 import { SystemScheduler } from '../../dist/base/system-scheduler.js';
 import { type IoId, type LogId, NO_LOG_ID, type Vote } from '../../dist/engine/types.js';
 import { InlineExecutor } from '../../dist/storage/inline-executor.js';
+import type { SealCommand } from '../../dist/storage/lane-writer.js';
 import type { EntriesLease } from '../../dist/storage/log-store.js';
 import type { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { StorageExecutor } from '../../dist/storage/storage-executor.js';
+import type { StorageTask } from '../../dist/storage/storage-tasks.js';
 import { WalLogStore, type WalLogStoreOptions } from '../../dist/storage/wal-log-store.js';
 import { BLOCK, ENTRY_KIND, ITEM } from '../../dist/wasm/layout.js';
 import { SharedHeap } from '../../dist/wasm/shared-heap.js';
@@ -29,12 +32,13 @@ export interface Opened {
 
 export interface OpenOptions extends Partial<WalLogStoreOptions> {
   readonly heap?: SharedHeap;
+  readonly logger?: Logger;
   readonly executor?: (heap: SharedHeap, scheduler: SystemScheduler) => StorageExecutor;
 }
 
 /** Opens a store inline over `disk`, or with the executor that the options make. */
 export async function openLog(disk: MemoryDisk, options: OpenOptions = {}): Promise<TestLog> {
-  const { heap: given, executor, ...rest } = options;
+  const { heap: given, executor, logger, ...rest } = options;
   const heap = given ?? SharedHeap.create({ maximumBytes: 256 * MIB });
   const scheduler = new SystemScheduler();
   const log = new TestLog();
@@ -57,11 +61,65 @@ export async function openLog(disk: MemoryDisk, options: OpenOptions = {}): Prom
       events: log,
       decodeMembership: (payload) => JSON.parse(new TextDecoder().decode(payload)),
       executor: executor?.(heap, scheduler) ?? new InlineExecutor(heap, disk, scheduler),
+      ...(logger === undefined ? {} : { logger }),
     },
   );
   log.lastIndex = log.store.recovered(0).lastIndex;
   log.purged = log.store.recovered(0).purged;
   return log;
+}
+
+export type Intercept = (task: StorageTask, proceed: () => Promise<unknown>) => Promise<unknown>;
+
+/** An inline executor whose tasks pass through `intercept`. */
+export function intercepted(disk: MemoryDisk, intercept: Intercept): OpenOptions['executor'] {
+  return (heap, scheduler) => {
+    const executor = new InlineExecutor(heap, disk, scheduler);
+    const run = executor.run.bind(executor);
+    const through = (task: StorageTask): Promise<unknown> => intercept(task, () => run(task));
+    return Object.assign(executor, { run: through as typeof executor.run });
+  };
+}
+
+/** An executor that reads and writes when the test says so, and what it holds back. */
+export interface GatedExecutor {
+  readonly executor: OpenOptions['executor'];
+  holdReads: boolean;
+  holdWrites: boolean;
+  readonly reads: (() => void)[];
+  readonly writes: (() => void)[];
+}
+
+export function gated(disk: MemoryDisk): GatedExecutor {
+  const gate: GatedExecutor = {
+    holdReads: false,
+    holdWrites: false,
+    reads: [],
+    writes: [],
+    executor: (heap, scheduler) => {
+      const executor = new InlineExecutor(heap, disk, scheduler);
+      const run = executor.run.bind(executor);
+      const submit = executor.submit.bind(executor);
+      const held = async (task: StorageTask): Promise<unknown> => {
+        if (gate.holdReads && isRead(task)) {
+          await new Promise<void>((resolve) => gate.reads.push(resolve));
+        }
+        return run(task);
+      };
+      return Object.assign(executor, {
+        run: held as typeof executor.run,
+        submit: (command: SealCommand): void => {
+          if (gate.holdWrites) gate.writes.push(() => submit(command));
+          else submit(command);
+        },
+      });
+    },
+  };
+  return gate;
+}
+
+function isRead({ type }: StorageTask): boolean {
+  return type === 'read' || type === 'gather';
 }
 
 /** A store with the bookkeeping that a runtime would do, for several groups. */
@@ -75,6 +133,7 @@ export class TestLog {
   readonly flushedIos: { group: number; io: IoId }[] = [];
   private sequence = 0;
   private readonly waiters: { group: number; sequence: number; resolve: () => void }[] = [];
+  private readonly writableWaiters: (() => void)[] = [];
   private readonly failureWaiters: ((error: KeelsonError) => void)[] = [];
 
   flushed(group: number, io: IoId): void {
@@ -93,6 +152,7 @@ export class TestLog {
 
   writable(): void {
     this.writableCalls++;
+    for (const resolve of this.writableWaiters.splice(0)) resolve();
   }
 
   nextIo(term: number, index: number, by: Vote = vote(term)): IoId {
@@ -120,6 +180,44 @@ export class TestLog {
     const io = this.nextIo(term, this.lastIndex);
     this.store.append(group, staged, firstIndex, io);
     return io;
+  }
+
+  /** Appends as soon as the store takes it. */
+  async appendInTime(
+    payloads: readonly Uint8Array[],
+    term = 1,
+    group = 0,
+    firstIndex: number = this.lastIndex + 1,
+  ): Promise<IoId> {
+    for (;;) {
+      const before = this.writableCalls;
+      try {
+        return this.append(payloads, term, group, firstIndex);
+      } catch (error) {
+        if ((error as KeelsonError).code !== 'KEELSON_OVERLOADED') throw error;
+      }
+      await this.writableAfter(before);
+    }
+  }
+
+  /** The same, and waits until it is durable. */
+  async write(
+    payloads: readonly Uint8Array[],
+    term: number,
+    group: number,
+    firstIndex: number,
+  ): Promise<void> {
+    await this.durable(await this.appendInTime(payloads, term, group, firstIndex), group);
+  }
+
+  /** The same behind the end of group 0. */
+  writeNext(payloads: readonly Uint8Array[]): Promise<void> {
+    return this.write(payloads, 1, 0, this.lastIndex + 1);
+  }
+
+  private writableAfter(calls: number): Promise<void> {
+    if (this.writableCalls > calls) return Promise.resolve();
+    return new Promise((resolve) => this.writableWaiters.push(resolve));
   }
 
   saveVote(by: Vote, group = 0): IoId {

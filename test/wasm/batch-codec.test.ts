@@ -9,6 +9,7 @@ import {
   BATCH,
   BATCH_FLAG,
   BLOCK,
+  BLOCK_FLAG,
   ENTRY_KIND,
   HARD_STATE,
   ITEM,
@@ -254,6 +255,8 @@ describe('verifyBatch', () => {
     expect(change(block + BLOCK.offset.magic, 0)).toBe('magic');
     expect(change(block + BLOCK.offset.group, 3)).toBe('group');
     expect(change(block + BLOCK.offset.reserved, 1)).toBe('reserved');
+    expect(change(block + BLOCK.offset.flags, BLOCK_FLAG.moved)).toBeUndefined();
+    expect(change(block + BLOCK.offset.flags, 2)).toBe('reserved');
     expect(change(block + BLOCK.offset.firstIndex, 6)).toBe('index');
     expect(change(block + BLOCK.offset.firstIndex + 4, 0xffffffff)).toBe('unsafeInteger');
     for (const value of [0, 1, 3, 0x7fffffff, 0xffffffff]) {

@@ -44,6 +44,32 @@ class Model {
 
   append(specs: readonly BlockSpec[], segment: number, position: number): void {
     this.truncateAfter(specs[0]!.firstIndex - 1);
+    this.place(specs, segment, position);
+  }
+
+  /** The same entries as they are, one block for each term. */
+  specs(first: number, last: number): BlockSpec[] {
+    const specs: BlockSpec[] = [];
+    for (let index = first; index <= last; index++) {
+      const { term, length } = this.at(index) ?? {};
+      if (term === undefined) continue;
+      const payload = new Uint8Array(length!);
+      const spec = specs.at(-1);
+      if (spec?.term === term) (spec.payloads as Uint8Array[]).push(payload);
+      else specs.push({ firstIndex: index, term, payloads: [payload] });
+    }
+    return specs;
+  }
+
+  segmentBytes(): [number, number][] {
+    const bytes = new Map<number, number>();
+    for (const { segment, length } of this.places) {
+      bytes.set(segment, (bytes.get(segment) ?? 0) + ITEM.bytes + length);
+    }
+    return [...bytes].sort();
+  }
+
+  place(specs: readonly BlockSpec[], segment: number, position: number): void {
     let at = position;
     let index = specs[0]!.firstIndex;
     for (const { payloads, term } of specs) {
@@ -51,7 +77,7 @@ class Model {
       let payloadPosition = itemPosition + payloads.length * ITEM.bytes;
       for (const { length } of payloads) {
         const place = { term: term!, segment, itemPosition, payloadPosition, length };
-        if (index >= this.firstIndex) this.places.push(place);
+        if (index >= this.firstIndex) this.places[index - this.firstIndex] = place;
         index++;
         itemPosition += ITEM.bytes;
         payloadPosition += length;
@@ -153,7 +179,7 @@ describe('a log index', () => {
             { weight: 4, arbitrary: fc.constant(0) },
             { weight: 1, arbitrary: fc.nat(60) },
           ),
-          segment: fc.nat(3),
+          segment: fc.integer({ min: 1, max: 4 }),
           position: fc.nat(2 ** 31),
         }),
       },
@@ -166,6 +192,16 @@ describe('a log index', () => {
         arbitrary: fc.record({
           kind: fc.constant('purge' as const),
           back: fc.oneof(fc.nat(80), fc.integer({ min: -20, max: 20 })),
+        }),
+      },
+      {
+        weight: 1,
+        arbitrary: fc.record({
+          kind: fc.constant('place' as const),
+          back: fc.nat(80),
+          entries: fc.integer({ min: 1, max: 60 }),
+          segment: fc.integer({ min: 1, max: 6 }),
+          position: fc.nat(2 ** 31),
         }),
       },
       {
@@ -205,6 +241,14 @@ describe('a log index', () => {
               const upTo = model.lastIndex - step.back;
               index.purge(upTo);
               model.purge(upTo);
+            } else if (step.kind === 'place') {
+              const from = Math.max(1, model.lastIndex - step.back);
+              const { segment, position } = step;
+              const specs = model.specs(from, from + step.entries - 1);
+              if (specs.length === 0) continue;
+              const length = encodeBlocks(bench, bench.region, specs);
+              expect(index.placeBlocks(bench.region, length, segment, position)).toBe(true);
+              model.place(specs, segment, position);
             } else {
               const from = Math.max(0, model.lastIndex - step.back);
               const to = from + step.entries;
@@ -219,6 +263,10 @@ describe('a log index', () => {
             expect(index.lastIndex).toBe(model.lastIndex);
             expect(index.termRuns()).toEqual(model.termRuns());
             expect(index.oldestSegment).toBe(model.oldestSegment);
+            const bytes = new Map<number, number>();
+            index.addSegmentBytes(bytes);
+            expect([...bytes].sort()).toEqual(model.segmentBytes());
+            checkOldestRun(index, model);
           }
           index.dispose();
         },
@@ -226,6 +274,18 @@ describe('a log index', () => {
       { seed: 20_260_803, numRuns: 150 },
     );
   });
+
+  function checkOldestRun(index: LogIndex, model: Model): void {
+    const run = index.oldestRun;
+    if (run === undefined) {
+      expect(model.places).toEqual([]);
+      return;
+    }
+    const { firstIndex, lastIndex, segment } = run;
+    expect(segment).toBe(model.oldestSegment);
+    for (let at = firstIndex; at <= lastIndex; at++) expect(model.at(at)?.segment).toBe(segment);
+    expect(model.at(lastIndex + 1)?.segment).not.toBe(segment);
+  }
 
   /** Blocks as the model has them from `from` on, with other terms from the `wrongFrom`th entry on. */
   function checkConflict(
@@ -350,6 +410,64 @@ describe('a log index', () => {
     expect(index.lastIndex).toBe(5);
     expect(index.oldestSegment).toBe(7);
     index.dispose();
+  });
+
+  test('knows nothing of a copy in another term', () => {
+    const bench = createBench();
+    const index = new LogIndex(bench.heap);
+    append(bench, index, [{ firstIndex: 1, term: 3, payloads: payloadsOf(5, 0) }], 1);
+    const specs = [
+      { firstIndex: 1, term: 3, payloads: payloadsOf(3, 0) },
+      { firstIndex: 4, term: 2, payloads: payloadsOf(1, 0) },
+    ];
+    const length = encodeBlocks(bench, bench.region, specs);
+    expect(index.placeBlocks(bench.region, length, 2, 8192)).toBe(false);
+    expect(index.oldestRun).toMatchObject({ firstIndex: 1, lastIndex: 5, segment: 1 });
+    expect(index.scan(1, 1, 0)[0]).toMatchObject({ segment: 1 });
+    index.dispose();
+  });
+
+  test('finds a log again from copies of its parts, in whatever order they stand', () => {
+    const bench = createBench();
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 1, max: 9 }), fc.nat(1)), { minLength: 1 }),
+        fc.nat(20),
+        fc.infiniteStream(fc.nat()),
+        (parts, purged, chance) => {
+          const index = new LogIndex(bench.heap);
+          const model = new Model(1);
+          let next = 1;
+          let term = 1;
+          const pieces = parts.map(([count, termStep], at) => {
+            term += termStep;
+            const piece = { firstIndex: next, term, payloads: payloadsOf(count, at) };
+            next += count;
+            return { piece, segment: at + 1, order: chance.next().value! };
+          });
+          for (const { piece, segment } of pieces) model.append([piece], segment, 4096);
+          model.purge(Math.min(purged, model.lastIndex));
+          index.reset(Math.min(purged, model.lastIndex));
+          pieces.sort((left, right) => left.order - right.order);
+          for (const { piece, segment } of pieces) {
+            const length = encodeBlocks(bench, bench.region, [piece]);
+            const lastIndex = piece.firstIndex + piece.payloads.length - 1;
+            const blocks = { lastIndex, termRuns: [piece] };
+            const recovered = index.recoverBlocks(bench.region, length, segment, 4096, blocks);
+            expect(recovered).toBe(true);
+          }
+          expect(index.lastIndex).toBe(model.lastIndex);
+          expect(index.termRuns()).toEqual(model.termRuns());
+          const { firstIndex: first, lastIndex: last } = model;
+          expect(index.scan(first, last, 2 ** 30)).toEqual(model.scan(first, last, 2 ** 30));
+          const bytes = new Map<number, number>();
+          index.addSegmentBytes(bytes);
+          expect([...bytes].sort()).toEqual(model.segmentBytes());
+          index.dispose();
+        },
+      ),
+      { seed: 20_261_125, numRuns: 300 },
+    );
   });
 
   test('truncation, regrowth and disposal lose no memory', () => {

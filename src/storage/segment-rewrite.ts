@@ -1,0 +1,301 @@
+/**
+ * Moves what is still needed of the oldest segments to the end of the log, so that they can be given up
+ * (when, and how far, tells lane-space.ts).
+ *
+ * ```
+ * indexes: what stands in old segments ─▶ one read for many logs ─▶ moved blocks in the open batch ─▶ indexes
+ * ```
+ *
+ * A copy is read by an index that knows every truncation of its log, and put into a batch only if none has
+ * come since. So in the log it stands in front of every truncation that it does not know, and never brings
+ * back what one took away. The segment of the first copy is given up only when a header names it no more,
+ * which is written after the batch of the second copy is durable.
+ *
+ * Copies of at most one batch are on their way to the disk, and as many are read meanwhile: whatever else is
+ * written waits for no more than that. Clients who leave too little of the log to copies are refused.
+ */
+import type { Logger } from '../base/logger.js';
+import type { LogIndex } from '../engine/types.js';
+import { SECTOR_BYTES } from '../wasm/layout.js';
+import type { SegmentRun } from '../wasm/segment-runs.js';
+import type { GroupLog } from './group-log.js';
+import type { WrittenBatch } from './lane-log.js';
+import { COPY_FRAME_BYTES, laneNeeds } from './lane-space.js';
+import type { BatchPlace } from './lane-writer.js';
+import { checkpointBytes } from './segment-file.js';
+import type { ReadTaskResult } from './segment-reader.js';
+import type { LogRange } from './segment-reads.js';
+
+/** What is moved at once, if a batch may be so large. */
+const MAX_STEP_BYTES = 1024 * 1024;
+/** And of the ring: most is for what clients write. */
+const STEP_RING_SHARE = 1 / 8;
+/** Entries are not all of one size: so much of a step is read at once of a log. */
+const RANGE_SHARE = 3 / 4;
+/** Ranges that one read takes together: other reads wait for them. */
+const MAX_STEP_RANGES = 512;
+/** Stretches of a log in different segments that a step looks at. */
+const MAX_LOG_RUNS = 64;
+/** Shares of a segment after which it is asked again what has to be moved. */
+const CHECKS_PER_SEGMENT = 64;
+
+export interface SegmentRewriteOptions {
+  readonly segmentBytes: number;
+  readonly ringBytes: number;
+  readonly maxBatchBytes: number;
+}
+
+export interface SegmentRewriteParts {
+  readonly groups: () => Iterable<GroupLog>;
+  /** See `SegmentReads.gather`. */
+  readonly read: (
+    ranges: readonly LogRange[],
+    maxBytes: number,
+  ) => Promise<readonly ReadTaskResult[]>;
+  /** The disk has no room for copies. */
+  readonly isFull: () => boolean;
+  /** See `LaneLog.move`. */
+  readonly move: (log: GroupLog, block: Uint8Array) => boolean;
+  /** Clients may append more than before. */
+  readonly admitting: () => void;
+  readonly logger: Logger;
+}
+
+/** What was read of a range, and what the log had been cut by then. */
+interface Copy {
+  readonly log: GroupLog;
+  readonly generation: number;
+  readonly lastIndex: LogIndex;
+  readonly block: Uint8Array;
+}
+
+export class SegmentRewrite {
+  /** Bytes of blocks that were moved. */
+  movedBytes = 0;
+  private readonly options: SegmentRewriteOptions;
+  private readonly parts: SegmentRewriteParts;
+  private readonly stepBytes: number;
+  private segment = 0;
+  private position = 0;
+  /** Of the batches in this segment, and in the one before it. */
+  private largestBatch = 0;
+  private largestBatchBefore = 0;
+  /** Where it is asked again what has to be moved. */
+  private nextCheck = 0;
+  /** What stands before that segment is moved; 0: nothing is. */
+  private reach = 0;
+  /** What clients may append behind the last durable batch. */
+  private clientBytes: number = Number.POSITIVE_INFINITY;
+  /** Bytes that the logs need, and those that were moved since the last entries were appended. */
+  private liveBytes = 0;
+  private movedInARow = 0;
+  /** Logs that may have something before `reach`, the ones with the lowest segments first. */
+  private toLeave: GroupLog[] = [];
+  private step: Promise<void> | undefined;
+  /** Read, and not yet in a batch. */
+  private copies: Copy[] = [];
+  /** Bytes of blocks on their way to the disk, and where each log goes on behind them. */
+  private moving = 0;
+  private readonly next: Map<GroupLog, LogIndex> = new Map();
+  /** While the log writes that segment nothing more is tried. */
+  private failedIn = 0;
+  private stopped = false;
+
+  constructor(options: SegmentRewriteOptions, parts: SegmentRewriteParts) {
+    this.options = options;
+    this.parts = parts;
+    const { maxBatchBytes, ringBytes } = options;
+    this.stepBytes = Math.min(MAX_STEP_BYTES, maxBatchBytes, STEP_RING_SHARE * ringBytes);
+  }
+
+  /** The lane has begun, with that segment. */
+  begin(segment: number): void {
+    this.segment = segment;
+    this.check();
+    this.goOn();
+  }
+
+  /** A batch is durable there. */
+  written(place: BatchPlace, { movedBytes, entries }: WrittenBatch): void {
+    const { segment, position, totalLength } = place;
+    if (segment !== this.segment) {
+      this.segment = segment;
+      this.largestBatchBefore = this.largestBatch;
+      this.largestBatch = 0;
+      this.nextCheck = 0;
+    }
+    this.position = position + totalLength;
+    this.largestBatch = Math.max(this.largestBatch, totalLength);
+    this.clientBytes -= totalLength - movedBytes;
+    this.moving -= movedBytes;
+    this.movedInARow = entries > 0 ? 0 : this.movedInARow + movedBytes;
+    if (this.moving === 0) this.next.clear();
+    if (this.position >= this.nextCheck) this.check();
+    this.goOn();
+  }
+
+  /** Whether clients may have so many bytes of entries that are not durable yet. */
+  admits(bytes: number): boolean {
+    return bytes <= this.clientBytes || this.isTurnOfClients();
+  }
+
+  /** What was read waits for room in a batch. */
+  get waits(): boolean {
+    return this.copies.length > 0;
+  }
+
+  /** Moves what there is to be moved, as far as there is room. */
+  goOn(): void {
+    if (this.stopped || this.failedIn === this.segment || this.parts.isFull()) return;
+    if (this.moving === 0) this.moveCopies();
+    if (this.step !== undefined || this.copies.length > 0 || this.isTurnOfClients()) return;
+    let ranges = this.plan();
+    if (ranges.length === 0 && this.moving === 0 && this.reach > 0) {
+      this.check();
+      ranges = this.plan();
+    }
+    if (ranges.length === 0) return;
+    this.step = this.read(ranges).then(
+      () => {
+        this.step = undefined;
+        this.goOn();
+      },
+      (error: unknown) => {
+        this.step = undefined;
+        if (!this.stopped) this.fail(error);
+      },
+    );
+  }
+
+  /** Begins nothing more; resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.copies = [];
+    await this.step;
+  }
+
+  /**
+   * All that is needed was moved once since then. Where segments are small for what logs have in them, copies
+   * fill one while the last is being left, and would go on like that for ever.
+   */
+  private isTurnOfClients(): boolean {
+    return this.movedInARow > this.liveBytes;
+  }
+
+  private fail(error: unknown): void {
+    this.failedIn = this.segment;
+    this.clientBytes = Number.POSITIVE_INFINITY;
+    this.parts.logger.error(
+      { event: 'storage.rewrite-failed', error },
+      'entries of an old segment could not be moved, so it is kept',
+    );
+    this.parts.admitting();
+  }
+
+  private check(): void {
+    if (this.failedIn === this.segment) return;
+    const { segmentBytes, maxBatchBytes } = this.options;
+    this.nextCheck = this.position + segmentBytes / CHECKS_PER_SEGMENT;
+    const bySegment = new Map<number, number>();
+    let groups = 0;
+    for (const { index } of this.parts.groups()) {
+      index.addSegmentBytes(bySegment, COPY_FRAME_BYTES);
+      groups++;
+    }
+    const { segment, position } = this;
+    const largestBatchBytes = Math.max(this.largestBatch, this.largestBatchBefore);
+    const headBytes = SECTOR_BYTES + checkpointBytes(groups);
+    const at = { segment, position, segmentBytes, largestBatchBytes, maxBatchBytes, headBytes };
+    const before = this.clientBytes;
+    const { reach, clientBytes, liveBytes } = laneNeeds(at, bySegment);
+    this.liveBytes = liveBytes;
+    if (reach !== this.reach) this.toLeave = [];
+    this.reach = reach;
+    this.clientBytes = clientBytes;
+    if (clientBytes > before) this.parts.admitting();
+  }
+
+  private async read(ranges: readonly LogRange[]): Promise<void> {
+    const generations = ranges.map(({ log }) => log.generation);
+    const results = await this.parts.read(ranges, this.stepBytes);
+    if (this.stopped) return;
+    this.copies = results.map(({ block, lastIndex }, at) => {
+      return { log: ranges[at]!.log, generation: generations[at]!, lastIndex, block };
+    });
+  }
+
+  /** Without room for all of them the log is busy, and comes back here. */
+  private moveCopies(): void {
+    let done = 0;
+    for (const { log, generation, lastIndex, block } of this.copies) {
+      const needed = log.generation === generation && lastIndex > log.purged.index;
+      if (needed && !this.parts.move(log, block)) break;
+      done++;
+      if (!needed) continue;
+      this.next.set(log, lastIndex + 1);
+      this.moving += block.length;
+      this.movedBytes += block.length;
+    }
+    this.copies.splice(0, done);
+  }
+
+  /** What comes next, of about so many bytes as one step moves. */
+  private plan(): LogRange[] {
+    const ranges: LogRange[] = [];
+    if (this.reach === 0) return ranges;
+    if (this.toLeave.length === 0) this.toLeave = this.oldestLogs();
+    let left = this.stepBytes;
+    this.toLeave = this.toLeave.filter((log) => log.index.oldestSegment < this.reach);
+    for (const log of this.toLeave) {
+      if (left <= 0 || ranges.length >= MAX_STEP_RANGES) break;
+      // Until the index has forgotten what was cut off, it would be read as what the log has there now.
+      if (!log.truncationPending) left = this.planLog(log, left, ranges);
+    }
+    return ranges;
+  }
+
+  /** Adds what comes next of a log; returns how many bytes are left for others. */
+  private planLog(log: GroupLog, maxBytes: number, ranges: LogRange[]): number {
+    const rangeBytes = this.stepBytes * RANGE_SHARE;
+    let left = maxBytes;
+    const from = this.next.get(log);
+    let run = from === undefined ? log.index.oldestRun : log.index.runOf(from);
+    let next = from ?? 0;
+    for (let runs = 0; run !== undefined && runs < MAX_LOG_RUNS && left > 0; ) {
+      const range = this.toMove(log, run, next);
+      if (range === undefined) {
+        next = run.lastIndex + 1;
+      } else {
+        const { firstIndex } = range;
+        const entryBytes = run.bytes / (run.lastIndex - run.firstIndex + 1);
+        const fitting = Math.max(1, Math.floor(Math.min(left, rangeBytes) / entryBytes));
+        const lastIndex = Math.min(range.lastIndex, firstIndex + fitting - 1);
+        ranges.push({ log, firstIndex, lastIndex });
+        left -= (lastIndex - firstIndex + 1) * entryBytes + COPY_FRAME_BYTES;
+        next = lastIndex + 1;
+      }
+      if (next <= run.lastIndex) continue;
+      run = log.index.runOf(next);
+      runs++;
+    }
+    return left;
+  }
+
+  private oldestLogs(): GroupLog[] {
+    const logs: GroupLog[] = [];
+    for (const log of this.parts.groups()) {
+      if (log.index.oldestSegment < this.reach) logs.push(log);
+    }
+    return logs.sort((left, right) => left.index.oldestSegment - right.index.oldestSegment);
+  }
+
+  /** What has to be moved of a run, from an index on. */
+  private toMove(log: GroupLog, run: SegmentRun, from: LogIndex): LogRange | undefined {
+    if (run.segment >= this.reach) return undefined;
+    // The index does not know yet what was cut off since.
+    const firstIndex = Math.max(run.firstIndex, log.purged.index + 1, from);
+    const last = Math.min(run.lastIndex, log.lastIndex);
+    if (firstIndex > last) return undefined;
+    return { log, firstIndex, lastIndex: log.termRuns.lastReadable(firstIndex, last) };
+  }
+}
