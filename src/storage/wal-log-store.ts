@@ -1,31 +1,17 @@
 /**
- * The log of a host on disk: one lane of segments for all its groups.
- *
- * ```
- * stage / receive ─▶ EntryRing ─▶ append ─▶ LaneLog ─▶ StorageExecutor ─▶ LaneWriter (worker)
- * read ─▶ GroupLog: blocks in the ring, else extents of the index ─▶ SegmentReader (worker)
- * ```
+ * The log of a host on disk. A lane holds the logs of its groups (see wal-lane.ts); the store opens and closes
+ * it with its threads, and says whether it may be used.
  *
  * Rule: nothing is reported as durable that is not; the first failure of a write, a sync or a thread
  * poisons the store for good.
  */
-import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { silentLogger } from '../base/logger.js';
 import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
-import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
-import { ENTRY_KIND } from '../wasm/layout.js';
-import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { LOG_FOLDER } from './data-directory.js';
-import { EntryRing } from './entry-ring.js';
-import { GroupLog } from './group-log.js';
-import { IndexBudget } from './index-budget.js';
-import { LaneFiles } from './lane-files.js';
-import { LaneLog, type WrittenBatch } from './lane-log.js';
-import type { BatchPlace } from './lane-writer.js';
 import type {
   EntriesLease,
   EntriesToStage,
@@ -36,26 +22,13 @@ import type {
 } from './log-store.js';
 import type { GroupLoss } from './lost-ranges.js';
 import { PiscinaExecutor } from './piscina-executor.js';
-import type { RecoveredLane, RecoveryMode } from './recovery.js';
-import { describeGroup, recoverLane } from './recovery.js';
-import { reportLosses, reportRecovery } from './recovery-report.js';
 import type { StorageExecutor } from './storage-executor.js';
-import { StoreDamage } from './store-damage.js';
-import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
-import {
-  maxIndexBytes,
-  maxStageBytes,
-  reserveReadScratch,
-  reserveWalMemory,
-} from './wal-memory.js';
+import { WalLane, type WalLaneOptions } from './wal-lane.js';
+import { reserveWalMemory, type WalMemory } from './wal-memory.js';
 
-export interface WalLogStoreOptions extends WalMemoryOptions {
+export interface WalLogStoreOptions extends Omit<WalLaneOptions, 'lane'> {
   /** The data directory; segments stand in its folder `wal`. */
   readonly directory: string;
-  readonly maxBatchEntries: number;
-  readonly lingerMicros: number;
-  readonly recovery: RecoveryMode;
-  readonly directIo: 'auto' | 'off';
   /** Time for the threads to load their files; 5 s by default. */
   readonly workerStartTimeoutMs?: number;
   /** The most that `close` takes, whatever does not answer; 5 s by default. */
@@ -76,34 +49,16 @@ const LANE = 0;
 const CLOSE_TIMEOUT_MS = 5_000;
 /** Of the time for `close`, kept for threads that have to be ended without having answered. */
 const THREADS_END_SHARE = 1 / 4;
-const TWO_POW_52 = 2 ** 52;
 
 export class WalLogStore implements LogStore {
-  private readonly options: WalLogStoreOptions;
-  private readonly heap: SharedHeap;
   private readonly scheduler: Scheduler;
   private readonly events: LogStoreEvents;
   private readonly logger: Logger;
   private readonly executor: StorageExecutor;
-  private readonly decodeMembership: WalLogStoreParts['decodeMembership'];
-  private readonly directory: string;
-  private readonly ring: EntryRing;
-  private readonly lane: LaneLog;
-  private readonly memory: WalMemory;
-  private readonly indexBudget: IndexBudget;
-  private readonly files: LaneFiles;
-  /** The oldest segment that a log needs; a lower bound since it was computed. */
-  private oldestSegment = 0;
-  private readonly groups: Map<number, GroupLog> = new Map();
-  private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
-  private readonly lastTimes: Map<number, number> = new Map();
+  private readonly closeTimeoutMs: number;
+  private readonly lane: WalLane;
   private failure: KeelsonError | undefined;
-  /** Set by a recovery in the mode `repair`: the store is read only. */
-  private damage: StoreDamage | undefined;
   private closing: Promise<void> | undefined;
-  private cacheHits = 0;
-  private cacheMisses = 0;
-  private readonly unpinned: () => void;
 
   /**
    * Recovers the directory and starts its threads.
@@ -120,9 +75,9 @@ export class WalLogStore implements LogStore {
     const store = new WalLogStore(options, parts, executor, memory);
     try {
       await executor.open();
-      await store.recover();
+      await store.lane.begin(await store.lane.recover());
     } catch (error) {
-      await executor.close(parts.scheduler.now() + store.closeTimeoutMs());
+      await executor.close(parts.scheduler.now() + store.closeTimeoutMs);
       throw error;
     }
     return store;
@@ -134,150 +89,83 @@ export class WalLogStore implements LogStore {
     executor: StorageExecutor,
     memory: WalMemory,
   ) {
-    this.options = options;
-    this.heap = parts.heap;
-    this.scheduler = parts.scheduler;
-    this.events = parts.events;
-    this.logger = parts.logger ?? silentLogger;
-    this.decodeMembership = parts.decodeMembership;
+    const { heap, scheduler, events, decodeMembership, logger = silentLogger } = parts;
+    this.scheduler = scheduler;
+    this.events = events;
+    this.logger = logger;
     this.executor = executor;
-    this.directory = `${options.directory}/${LOG_FOLDER}`;
-    this.memory = memory;
-    this.ring = new EntryRing(memory.ring);
-    this.indexBudget = new IndexBudget(maxIndexBytes(options));
-    const limits = { ...options, maxStageBytes: maxStageBytes(options) };
-    const events = {
-      flushed: (group: GroupLog, io: IoId) => this.events.flushed(group.id, io),
-      written: (place: BatchPlace, batch: WrittenBatch) => this.files.written(place, batch),
-      shrunk: (group: GroupLog) => {
-        this.indexBudget.count(group);
-        this.oldestSegment = 0;
-      },
-      failed: (error: KeelsonError) => this.poison(error),
-      writable: () => this.events.writable(),
-    };
-    this.lane = new LaneLog(
-      this.heap,
-      this.ring,
-      executor,
-      this.scheduler,
-      limits,
-      events,
-      () => this.findOldestSegment(),
-      (bytes) => this.files.admits(bytes),
-    );
-    this.files = new LaneFiles(
+    this.closeTimeoutMs = options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
+    this.lane = new WalLane(
+      { ...options, directory: `${options.directory}/${LOG_FOLDER}`, lane: LANE },
       {
-        directory: this.directory,
-        lane: LANE,
-        segmentBytes: options.segmentBytes,
-        ringBytes: options.ringBytes,
-        maxBatchBytes: options.maxBatchBytes,
-        direct: options.directIo === 'auto',
-        zeros: memory.zeros,
-      },
-      executor,
-      this.logger,
-      {
-        groups: () => this.groups.values(),
-        move: (log, block) => this.lane.move(log, block),
-        oldestSegment: () => this.findOldestSegment(),
-        roll: () => {
-          const [log] = this.groups.values();
-          if (log !== undefined && this.usable()) this.lane.roll(log);
+        heap,
+        memory,
+        executor,
+        scheduler,
+        logger,
+        events: {
+          flushed: (group, io) => events.flushed(group, io),
+          failed: (error) => this.poison(error),
+          writable: () => events.writable(),
         },
-        roomy: () => this.lane.roomy(),
-        admitting: () => this.lane.unpinned(),
+        decodeMembership,
+        checkUsable: () => this.checkUsable(),
+        usable: () => this.usable(),
       },
-      this.scheduler,
     );
-    this.unpinned = () => {
-      if (this.files.movesWait) this.scheduler.enqueue(() => this.files.goOn());
-      this.lane.unpinned();
-    };
   }
 
   recovered(group: number): RecoveredLog {
-    return (
-      this.recoveredLogs.get(group) ?? {
-        vote: NO_VOTE,
-        purged: NO_LOG_ID,
-        termRuns: [],
-        lastIndex: 0,
-        committed: 0,
-        memberships: [],
-      }
-    );
+    return this.lane.recovered(group);
   }
 
   /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole one. */
   lossOf(group: number): GroupLoss | undefined {
-    return this.damage?.of(group);
+    return this.lane.lossOf(group);
   }
 
   lastTime(group: number): number {
-    return this.lastTimes.get(group) ?? 0;
+    return this.lane.lastTime(group);
   }
 
   stage(group: number, entries: EntriesToStage): StagedEntries {
     this.checkUsable();
     this.checkWritable();
-    const log = this.group(group);
-    const { firstIndex, count, term, kind } = entries;
-    const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
-    const fromClients = kind === ENTRY_KIND.application;
-    if (fromClients) this.checkRoom();
-    this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
-    return this.lane.stage(log, entries);
+    return this.lane.stage(group, entries);
   }
 
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkUsable();
     this.checkWritable();
-    this.checkRoom();
-    const log = this.group(group);
-    const staged = this.lane.receive(log, firstIndex, parts);
-    this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
-    return staged;
+    return this.lane.receive(group, firstIndex, parts);
   }
 
   append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
-    if (!this.usable()) return;
-    this.lane.append(this.group(group), staged, firstIndex, io);
+    if (this.usable()) this.lane.append(group, staged, firstIndex, io);
   }
 
   saveVote(group: number, io: IoId): void {
-    if (this.usable()) this.lane.saveVote(this.group(group), io);
+    if (this.usable()) this.lane.saveVote(group, io);
   }
 
   truncateAfter(group: number, index: LogIndex, io: IoId): void {
-    if (this.usable()) this.lane.truncateAfter(this.group(group), index, io);
+    if (this.usable()) this.lane.truncateAfter(group, index, io);
   }
 
   purge(group: number, upTo: LogId): void {
-    if (!this.usable()) return;
-    const log = this.group(group);
-    if (upTo.index <= log.purged.index) return;
-    invariant(upTo.index <= log.lastIndex, 'what is purged was in the log');
-    this.lane.purge(log, upTo);
+    if (this.usable()) this.lane.purge(group, upTo);
   }
 
   resetLog(group: number, lastIncluded: LogId, io: IoId): void {
-    if (!this.usable()) return;
-    const log = this.group(group);
-    const { index } = lastIncluded;
-    const ahead = index > log.purged.index && index >= log.committed;
-    invariant(ahead, 'a log begins anew behind what it has purged and committed');
-    this.lane.reset(log, lastIncluded, io);
+    if (this.usable()) this.lane.resetLog(group, lastIncluded, io);
   }
 
   advanceIo(group: number, io: IoId): void {
-    if (this.usable()) this.lane.advanceIo(this.group(group), io);
+    if (this.usable()) this.lane.advanceIo(group, io);
   }
 
   recordCommitted(group: number, index: LogIndex): void {
-    const log = this.group(group);
-    log.committed = Math.max(log.committed, index);
+    this.lane.recordCommitted(group, index);
   }
 
   read(
@@ -287,18 +175,7 @@ export class WalLogStore implements LogStore {
     maxBytes: number,
   ): EntriesLease | Promise<EntriesLease> {
     this.checkUsable();
-    const log = this.group(group);
-    const known = this.damage?.readableUpTo(group, firstIndex, lastIndex) ?? lastIndex;
-    const last = log.termRuns.lastReadable(firstIndex, Math.min(known, log.lastIndex));
-    const kept = firstIndex > log.purged.index && firstIndex <= last;
-    invariant(kept, 'entries that are read are in the log');
-    const lease = log.lease(this.heap, firstIndex, last, maxBytes, this.unpinned);
-    if (lease !== undefined) {
-      this.cacheHits++;
-      return lease;
-    }
-    this.cacheMisses++;
-    return this.readFromSegments(log, firstIndex, last, maxBytes);
+    return this.lane.read(group, firstIndex, lastIndex, maxBytes);
   }
 
   close(): Promise<void> {
@@ -307,141 +184,19 @@ export class WalLogStore implements LogStore {
   }
 
   metrics(): LogStoreMetrics {
-    const { lane, ring } = this;
-    return {
-      flushes: lane.flushes,
-      flushedEntries: lane.flushedEntries,
-      flushedBytes: lane.flushedBytes,
-      queuedBytes: lane.queuedBytes,
-      ringBytes: ring.ringBytes,
-      ringUsedBytes: ring.usedBytes(),
-      cacheHits: this.cacheHits,
-      cacheMisses: this.cacheMisses,
-      retiredSegments: this.files.retiredSegments,
-      movedBytes: this.files.movedBytes,
-      indexBytes: this.indexBytes(),
-    };
-  }
-
-  private async recover(): Promise<void> {
-    const { directory, executor, heap, options, memory } = this;
-    const recovered = await recoverLane(heap, executor, {
-      directory,
-      lane: LANE,
-      mode: options.recovery,
-      scratch: memory.ring.pointer,
-      scratchBytes: memory.ring.ringBytes,
-      summary: memory.summary,
-      epoch: Math.floor(this.scheduler.random() * TWO_POW_52),
-    });
-    this.takeOver(recovered);
-    // All that a configuration can be refused for comes before the first write.
-    const { largestBlockBytes } = recovered;
-    const { bytes: indexBytes } = this.indexBudget;
-    const scratch = reserveReadScratch(heap, options, { largestBlockBytes, indexBytes });
-    const readMemory = { ...scratch, summary: memory.summary };
-    if (recovered.losses.length > 0) {
-      this.damage = new StoreDamage(recovered.losses, recovered.lost);
-      this.files.beginReading(readMemory, () => this.checkUsable());
-      reportLosses(this.logger, directory, recovered);
-      return;
-    }
-    const place = await executor.startLane(
-      {
-        directory,
-        lane: LANE,
-        segmentBytes: options.segmentBytes,
-        direct: options.directIo === 'auto',
-        ...memory.writer,
-        zeros: memory.zeros,
-      },
-      recovered.start,
-      {
-        completed: (done) => this.lane.completed(done),
-        failed: (error) => this.lane.fail(error),
-      },
-    );
-    if (place !== undefined) recovered.placeCarried(place);
-    await this.files.begin(recovered, readMemory, () => this.checkUsable());
-    reportRecovery(this.logger, directory, recovered);
-  }
-
-  private takeOver(recovered: RecoveredLane): void {
-    for (const [id, group] of recovered.groups) {
-      const { checkpoint, index } = group;
-      this.recoveredLogs.set(id, describeGroup(group, this.decodeMembership));
-      this.lastTimes.set(id, group.lastTime);
-      const { vote, committed } = checkpoint;
-      const log = new GroupLog(id, index, vote, committed, checkpoint.purged);
-      this.groups.set(id, log);
-      this.indexBudget.count(log);
-    }
-  }
-
-  private indexBytes(): number {
-    let bytes = 0;
-    for (const { index } of this.groups.values()) bytes += index.bytes;
-    return bytes;
-  }
-
-  private findOldestSegment(): number {
-    if (this.oldestSegment === 0) {
-      let oldest = this.files.newest;
-      for (const log of this.groups.values()) oldest = Math.min(oldest, log.index.oldestSegment);
-      this.oldestSegment = oldest;
-    }
-    return this.oldestSegment;
-  }
-
-  private group(id: number): GroupLog {
-    let log = this.groups.get(id);
-    if (log === undefined) {
-      log = new GroupLog(id, new SegmentIndex(this.heap), NO_VOTE, 0, NO_LOG_ID);
-      this.groups.set(id, log);
-    }
-    return log;
-  }
-
-  private async readFromSegments(
-    log: GroupLog,
-    firstIndex: LogIndex,
-    lastIndex: LogIndex,
-    maxBytes: number,
-  ): Promise<EntriesLease> {
-    const lastOnDisk = Math.min(lastIndex, log.firstCached() - 1);
-    const lease = await this.files.read(log, firstIndex, lastOnDisk, maxBytes);
-    if (lease !== undefined) return lease;
-    if (firstIndex > log.lastIndex || firstIndex <= log.purged.index) {
-      throw new KeelsonError(
-        'KEELSON_ABORTED',
-        `Entry ${firstIndex} of group ${log.id} went from the log while it was being read.`,
-        { details: { group: log.id, index: firstIndex } },
-      );
-    }
-    return this.read(log.id, firstIndex, lastIndex, maxBytes);
+    return this.lane.metrics();
   }
 
   /** One limit for all of it: what a disk that hangs leaves undone is abandoned, as in a crash. */
   private async shutDown(): Promise<void> {
-    const { scheduler } = this;
-    const limitMs = this.closeTimeoutMs();
+    const { scheduler, closeTimeoutMs: limitMs } = this;
     const untilMs = scheduler.now() + limitMs;
-    // Nothing is moved any more: the last batch says that it is the last.
-    const filesAtRest = this.files.stop();
-    // Nothing was written to a damaged log, so there is nothing to end in order.
-    const lane = this.damage === undefined ? this.lane.shutDown(this.groups.values()) : undefined;
-    const inOrder = Promise.resolve(lane)
-      .then(() => filesAtRest)
-      .then(() => this.executor.stopLane());
+    const inOrder = this.lane.shutDown().then(() => this.executor.stopLane());
     try {
       await untilTime(scheduler, untilMs - limitMs * THREADS_END_SHARE, inOrder);
     } finally {
       await this.executor.close(untilMs);
     }
-  }
-
-  private closeTimeoutMs(): number {
-    return this.options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
   }
 
   private poison(error: KeelsonError): void {
@@ -457,17 +212,8 @@ export class WalLogStore implements LogStore {
   }
 
   private checkWritable(): void {
-    if (this.damage !== undefined) throw this.damage.refusal();
-  }
-
-  private checkRoom(): void {
-    if (!this.files.full) return;
-    throw new KeelsonError(
-      'KEELSON_STORAGE_FULL',
-      `The disk of ${this.directory} is full. Nothing was changed, and reads and elections go on. Free ` +
-        'space, or let the log be purged: entries are taken again by themselves.',
-      { details: { directory: this.directory } },
-    );
+    const { damage } = this.lane;
+    if (damage !== undefined) throw damage.refusal();
   }
 
   private checkUsable(): void {

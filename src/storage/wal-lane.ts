@@ -1,0 +1,365 @@
+/**
+ * One lane of the log: its ring, its files, and the logs of the groups that are written there. The lane is
+ * recovered, written and closed for itself; what becomes of the store as a whole, the store says.
+ *
+ * ```
+ * stage / receive ─▶ EntryRing ─▶ append ─▶ LaneLog ─▶ StorageExecutor ─▶ LaneWriter (worker)
+ * read ─▶ GroupLog: blocks in the ring, else extents of the index ─▶ SegmentReader (worker)
+ * ```
+ */
+import { invariant } from '../base/assert.js';
+import { KeelsonError } from '../base/errors.js';
+import type { Logger } from '../base/logger.js';
+import type { Scheduler } from '../base/scheduler.js';
+import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
+import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
+import { ENTRY_KIND } from '../wasm/layout.js';
+import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
+import type { SharedHeap } from '../wasm/shared-heap.js';
+import { EntryRing } from './entry-ring.js';
+import { GroupLog } from './group-log.js';
+import { IndexBudget } from './index-budget.js';
+import { LaneFiles } from './lane-files.js';
+import { LaneLog, type WrittenBatch } from './lane-log.js';
+import type { BatchPlace } from './lane-writer.js';
+import type {
+  EntriesLease,
+  EntriesToStage,
+  LogStoreEvents,
+  LogStoreMetrics,
+  StagedEntries,
+} from './log-store.js';
+import type { GroupLoss } from './lost-ranges.js';
+import type { RecoveredLane, RecoveryMode } from './recovery.js';
+import { describeGroup, recoverLane } from './recovery.js';
+import { reportLosses, reportRecovery } from './recovery-report.js';
+import type { StorageExecutor } from './storage-executor.js';
+import { StoreDamage } from './store-damage.js';
+import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
+import { maxIndexBytes, maxStageBytes, reserveReadScratch } from './wal-memory.js';
+
+export interface WalLaneOptions extends WalMemoryOptions {
+  /** The folder of the segments. */
+  readonly directory: string;
+  readonly lane: number;
+  readonly maxBatchEntries: number;
+  readonly lingerMicros: number;
+  readonly recovery: RecoveryMode;
+  readonly directIo: 'auto' | 'off';
+}
+
+export interface WalLaneParts {
+  readonly heap: SharedHeap;
+  /** Of this lane alone. */
+  readonly memory: WalMemory;
+  readonly executor: StorageExecutor;
+  readonly scheduler: Scheduler;
+  readonly logger: Logger;
+  readonly events: LogStoreEvents;
+  readonly decodeMembership: (payload: Uint8Array, index: LogIndex) => Membership;
+  /** Throws when the store has failed or is closed. */
+  readonly checkUsable: () => void;
+  /** Whether the store may be written to. */
+  readonly usable: () => boolean;
+}
+
+const TWO_POW_52 = 2 ** 52;
+
+export class WalLane {
+  /** Set by a recovery in the mode `repair`: the lane is read only. */
+  damage: StoreDamage | undefined;
+  private readonly options: WalLaneOptions;
+  private readonly parts: WalLaneParts;
+  private readonly ring: EntryRing;
+  private readonly log: LaneLog;
+  private readonly files: LaneFiles;
+  private readonly indexBudget: IndexBudget;
+  /** The oldest segment that a log needs; a lower bound since it was computed. */
+  private oldestSegment = 0;
+  private readonly groups: Map<number, GroupLog> = new Map();
+  private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
+  private readonly lastTimes: Map<number, number> = new Map();
+  private cacheHits = 0;
+  private cacheMisses = 0;
+  private readonly unpinned: () => void;
+
+  constructor(options: WalLaneOptions, parts: WalLaneParts) {
+    this.options = options;
+    this.parts = parts;
+    const { heap, memory, executor, scheduler, logger, events } = parts;
+    const { directory, lane, segmentBytes, ringBytes, maxBatchBytes } = options;
+    this.ring = new EntryRing(memory.ring);
+    this.indexBudget = new IndexBudget(maxIndexBytes(options));
+    this.log = new LaneLog(
+      heap,
+      this.ring,
+      executor,
+      scheduler,
+      { ...options, maxStageBytes: maxStageBytes(options) },
+      {
+        flushed: (group: GroupLog, io: IoId) => events.flushed(group.id, io),
+        written: (place: BatchPlace, batch: WrittenBatch) => this.files.written(place, batch),
+        shrunk: (group: GroupLog) => {
+          this.indexBudget.count(group);
+          this.oldestSegment = 0;
+        },
+        failed: (error: KeelsonError) => events.failed(error),
+        writable: () => events.writable(),
+      },
+      () => this.findOldestSegment(),
+      (bytes) => this.files.admits(bytes),
+    );
+    const direct = options.directIo === 'auto';
+    const { zeros } = memory;
+    this.files = new LaneFiles(
+      { directory, lane, segmentBytes, ringBytes, maxBatchBytes, direct, zeros },
+      executor,
+      logger,
+      {
+        groups: () => this.groups.values(),
+        move: (log, block) => this.log.move(log, block),
+        oldestSegment: () => this.findOldestSegment(),
+        roll: () => {
+          const [log] = this.groups.values();
+          if (log !== undefined && parts.usable()) this.log.roll(log);
+        },
+        roomy: () => this.log.roomy(),
+        admitting: () => this.log.unpinned(),
+      },
+      scheduler,
+    );
+    this.unpinned = () => {
+      if (this.files.movesWait) scheduler.enqueue(() => this.files.goOn());
+      this.log.unpinned();
+    };
+  }
+
+  /** Reads what the files hold; writes nothing. */
+  recover(): Promise<RecoveredLane> {
+    const { heap, executor, memory, scheduler } = this.parts;
+    const { directory, lane, recovery: mode } = this.options;
+    return recoverLane(heap, executor, {
+      directory,
+      lane,
+      mode,
+      scratch: memory.ring.pointer,
+      scratchBytes: memory.ring.ringBytes,
+      summary: memory.summary,
+      epoch: Math.floor(scheduler.random() * TWO_POW_52),
+    });
+  }
+
+  /** The lane goes on from what was recovered; one that has lost something is only read. */
+  async begin(recovered: RecoveredLane): Promise<void> {
+    const { heap, memory, executor, logger, checkUsable } = this.parts;
+    const { directory, lane, segmentBytes, directIo } = this.options;
+    this.takeOver(recovered);
+    // All that a configuration can be refused for comes before the first write.
+    const { largestBlockBytes } = recovered;
+    const { bytes: indexBytes } = this.indexBudget;
+    const scratch = reserveReadScratch(heap, this.options, { largestBlockBytes, indexBytes });
+    const readMemory = { ...scratch, summary: memory.summary };
+    if (recovered.losses.length > 0) {
+      this.damage = new StoreDamage(recovered.losses, recovered.lost);
+      this.files.beginReading(readMemory, checkUsable);
+      reportLosses(logger, directory, recovered);
+      return;
+    }
+    const { writer, zeros } = memory;
+    const place = await executor.startLane(
+      { directory, lane, segmentBytes, direct: directIo === 'auto', ...writer, zeros },
+      recovered.start,
+      {
+        completed: (done) => this.log.completed(done),
+        failed: (error) => this.log.fail(error),
+      },
+    );
+    if (place !== undefined) recovered.placeCarried(place);
+    await this.files.begin(recovered, readMemory, checkUsable);
+    reportRecovery(logger, directory, recovered);
+  }
+
+  recovered(group: number): RecoveredLog {
+    return (
+      this.recoveredLogs.get(group) ?? {
+        vote: NO_VOTE,
+        purged: NO_LOG_ID,
+        termRuns: [],
+        lastIndex: 0,
+        committed: 0,
+        memberships: [],
+      }
+    );
+  }
+
+  lossOf(group: number): GroupLoss | undefined {
+    return this.damage?.of(group);
+  }
+
+  lastTime(group: number): number {
+    return this.lastTimes.get(group) ?? 0;
+  }
+
+  stage(group: number, entries: EntriesToStage): StagedEntries {
+    const log = this.group(group);
+    const { firstIndex, count, term, kind } = entries;
+    const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
+    const fromClients = kind === ENTRY_KIND.application;
+    if (fromClients) this.checkRoom();
+    this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
+    return this.log.stage(log, entries);
+  }
+
+  receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
+    this.checkRoom();
+    const log = this.group(group);
+    const staged = this.log.receive(log, firstIndex, parts);
+    this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
+    return staged;
+  }
+
+  append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
+    this.log.append(this.group(group), staged, firstIndex, io);
+  }
+
+  saveVote(group: number, io: IoId): void {
+    this.log.saveVote(this.group(group), io);
+  }
+
+  truncateAfter(group: number, index: LogIndex, io: IoId): void {
+    this.log.truncateAfter(this.group(group), index, io);
+  }
+
+  purge(group: number, upTo: LogId): void {
+    const log = this.group(group);
+    if (upTo.index <= log.purged.index) return;
+    invariant(upTo.index <= log.lastIndex, 'what is purged was in the log');
+    this.log.purge(log, upTo);
+  }
+
+  resetLog(group: number, lastIncluded: LogId, io: IoId): void {
+    const log = this.group(group);
+    const { index } = lastIncluded;
+    const ahead = index > log.purged.index && index >= log.committed;
+    invariant(ahead, 'a log begins anew behind what it has purged and committed');
+    this.log.reset(log, lastIncluded, io);
+  }
+
+  advanceIo(group: number, io: IoId): void {
+    this.log.advanceIo(this.group(group), io);
+  }
+
+  recordCommitted(group: number, index: LogIndex): void {
+    const log = this.group(group);
+    log.committed = Math.max(log.committed, index);
+  }
+
+  read(
+    group: number,
+    firstIndex: LogIndex,
+    lastIndex: LogIndex,
+    maxBytes: number,
+  ): EntriesLease | Promise<EntriesLease> {
+    const log = this.group(group);
+    const known = this.damage?.readableUpTo(group, firstIndex, lastIndex) ?? lastIndex;
+    const last = log.termRuns.lastReadable(firstIndex, Math.min(known, log.lastIndex));
+    const kept = firstIndex > log.purged.index && firstIndex <= last;
+    invariant(kept, 'entries that are read are in the log');
+    const lease = log.lease(this.parts.heap, firstIndex, last, maxBytes, this.unpinned);
+    if (lease !== undefined) {
+      this.cacheHits++;
+      return lease;
+    }
+    this.cacheMisses++;
+    return this.readFromSegments(log, firstIndex, last, maxBytes);
+  }
+
+  /** Resolves when the last batch is durable, or durability is lost, and nothing else is under way. */
+  async shutDown(): Promise<void> {
+    // Nothing is moved any more: the last batch says that it is the last.
+    const filesAtRest = this.files.stop();
+    // Nothing was written to a damaged log, so there is nothing to end in order.
+    if (this.damage === undefined) await this.log.shutDown(this.groups.values());
+    await filesAtRest;
+  }
+
+  metrics(): LogStoreMetrics {
+    const { log, ring, files } = this;
+    let indexBytes = 0;
+    for (const { index } of this.groups.values()) indexBytes += index.bytes;
+    return {
+      flushes: log.flushes,
+      flushedEntries: log.flushedEntries,
+      flushedBytes: log.flushedBytes,
+      queuedBytes: log.queuedBytes,
+      ringBytes: ring.ringBytes,
+      ringUsedBytes: ring.usedBytes(),
+      cacheHits: this.cacheHits,
+      cacheMisses: this.cacheMisses,
+      retiredSegments: files.retiredSegments,
+      movedBytes: files.movedBytes,
+      indexBytes,
+    };
+  }
+
+  private takeOver(recovered: RecoveredLane): void {
+    for (const [id, group] of recovered.groups) {
+      const { checkpoint, index } = group;
+      this.recoveredLogs.set(id, describeGroup(group, this.parts.decodeMembership));
+      this.lastTimes.set(id, group.lastTime);
+      const { vote, committed } = checkpoint;
+      const log = new GroupLog(id, index, vote, committed, checkpoint.purged);
+      this.groups.set(id, log);
+      this.indexBudget.count(log);
+    }
+  }
+
+  private findOldestSegment(): number {
+    if (this.oldestSegment === 0) {
+      let oldest = this.files.newest;
+      for (const log of this.groups.values()) oldest = Math.min(oldest, log.index.oldestSegment);
+      this.oldestSegment = oldest;
+    }
+    return this.oldestSegment;
+  }
+
+  private group(id: number): GroupLog {
+    let log = this.groups.get(id);
+    if (log === undefined) {
+      log = new GroupLog(id, new SegmentIndex(this.parts.heap), NO_VOTE, 0, NO_LOG_ID);
+      this.groups.set(id, log);
+    }
+    return log;
+  }
+
+  private async readFromSegments(
+    log: GroupLog,
+    firstIndex: LogIndex,
+    lastIndex: LogIndex,
+    maxBytes: number,
+  ): Promise<EntriesLease> {
+    const lastOnDisk = Math.min(lastIndex, log.firstCached() - 1);
+    const lease = await this.files.read(log, firstIndex, lastOnDisk, maxBytes);
+    if (lease !== undefined) return lease;
+    if (firstIndex > log.lastIndex || firstIndex <= log.purged.index) {
+      throw new KeelsonError(
+        'KEELSON_ABORTED',
+        `Entry ${firstIndex} of group ${log.id} went from the log while it was being read.`,
+        { details: { group: log.id, index: firstIndex } },
+      );
+    }
+    this.parts.checkUsable();
+    return this.read(log.id, firstIndex, lastIndex, maxBytes);
+  }
+
+  private checkRoom(): void {
+    if (!this.files.full) return;
+    const { directory } = this.options;
+    throw new KeelsonError(
+      'KEELSON_STORAGE_FULL',
+      `The disk of ${directory} is full. Nothing was changed, and reads and elections go on. Free ` +
+        'space, or let the log be purged: entries are taken again by themselves.',
+      { details: { directory } },
+    );
+  }
+}
