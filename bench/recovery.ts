@@ -58,9 +58,9 @@ class TimedExecutor implements StorageExecutor {
     this.executor = new PiscinaExecutor(heap, systemScheduler);
   }
 
-  async open(): Promise<void> {
+  async open(lanes: number): Promise<void> {
     const start = performance.now();
-    await this.executor.open();
+    await this.executor.open(lanes);
     this.threadsMs = performance.now() - start;
   }
 
@@ -79,12 +79,12 @@ class TimedExecutor implements StorageExecutor {
     return place;
   }
 
-  submit(command: SealCommand): void {
-    this.executor.submit(command);
+  submit(lane: number, command: SealCommand): void {
+    this.executor.submit(lane, command);
   }
 
-  stopLane(): Promise<void> {
-    return this.executor.stopLane();
+  stopLanes(): Promise<void> {
+    return this.executor.stopLanes();
   }
 
   close(untilMs: number): Promise<void> {

@@ -16,8 +16,9 @@ export interface MemoryExplanation {
   readonly totalBytes: number;
 }
 
-/** Control slots, zeros, scratch areas and alignment; generous. */
-const LOG_WORKING_BYTES = 4 * 1024 * 1024;
+/** Zeros and alignment, and for each lane control slots and scratch areas; generous. */
+const LOG_WORKING_BYTES = 3 * 1024 * 1024;
+const LANE_WORKING_BYTES = 1024 * 1024;
 /** Buffers of the files that the thread of snapshots has open. */
 const SNAPSHOT_THREAD_BYTES = 8 * 1024 * 1024;
 /** What a connection may hold of control messages before it drops them. */
@@ -34,10 +35,14 @@ export function explainMemory(config: Config, peers = 2): MemoryExplanation {
     },
     {
       name: 'room to read from segments',
-      bytes: Math.min(storage.ringBytes, storage.segmentBytes) / 4,
-      formula: 'the smaller of storage.ringBytes and storage.segmentBytes ÷ 4',
+      bytes: (Math.min(storage.ringBytes, storage.segmentBytes) / 4) * storage.lanes,
+      formula: 'the smaller of storage.ringBytes and storage.segmentBytes ÷ 4 × storage.lanes',
     },
-    { name: 'working areas of the log', bytes: LOG_WORKING_BYTES, formula: 'fixed' },
+    {
+      name: 'working areas of the log',
+      bytes: LOG_WORKING_BYTES + LANE_WORKING_BYTES * storage.lanes,
+      formula: '3 MiB + 1 MiB × storage.lanes',
+    },
     { name: 'log index', bytes: storage.maxIndexBytes, formula: 'storage.maxIndexBytes' },
     {
       name: 'entries read from segments for peers',

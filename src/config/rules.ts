@@ -62,10 +62,18 @@ const rules: readonly Rule[] = [
     fields: ['storage.ringBytes', 'storage.maxIndexBytes', 'storage.segmentBytes', 'storage.lanes'],
     holds: ({ storage }) => sharedMemoryBytes(storage) <= MAX_SHARED_BYTES,
     message: ({ storage }) =>
-      `times storage.lanes, with a quarter of it or of storage.segmentBytes (${storage.segmentBytes}) and with storage.maxIndexBytes (${storage.maxIndexBytes}), must stay below ${MAX_SHARED_BYTES}: shared memory ends at 4 GiB`,
+      `and a quarter of it or of storage.segmentBytes (${storage.segmentBytes}), both times storage.lanes (${storage.lanes}), with storage.maxIndexBytes (${storage.maxIndexBytes}), must stay below ${MAX_SHARED_BYTES}: shared memory ends at 4 GiB`,
+  },
+  // Otherwise a part would be no more than what is kept of it for the log itself.
+  {
+    fields: ['storage.maxIndexBytes', 'storage.lanes'],
+    holds: ({ storage }) => storage.maxIndexBytes >= storage.lanes * MIN_LANE_INDEX_BYTES,
+    message: ({ storage }) =>
+      `must be at least ${MIN_LANE_INDEX_BYTES} for each of storage.lanes (${storage.lanes})`,
   },
 ];
 
+const MIN_LANE_INDEX_BYTES = 1024 ** 2;
 /** 4 GiB, less what batch headers, descriptors and scratch areas take. */
 const MAX_SHARED_BYTES = 4 * 1024 ** 3 - 64 * 1024 ** 2;
 
@@ -75,10 +83,10 @@ export function ruleViolations(config: Config, invalid: ReadonlySet<string>): Vi
     .map((rule) => ({ field: rule.fields[0], message: rule.message(config) }));
 }
 
-/** Ring, room to read the largest entry from a segment, index. */
+/** Ring and room to read the largest entry from a segment, for each lane; index. */
 function sharedMemoryBytes(storage: Config['storage']): number {
   const { ringBytes, segmentBytes, lanes, maxIndexBytes } = storage;
-  return ringBytes * lanes + Math.min(ringBytes, segmentBytes) / 4 + maxIndexBytes;
+  return (ringBytes + Math.min(ringBytes, segmentBytes) / 4) * lanes + maxIndexBytes;
 }
 
 function quarter(field: string, whole: string): Rule {

@@ -120,12 +120,12 @@ const sections = {
     maxIndexBytes: integer(
       'bytes',
       [256 * MIB, MIB, 2 * GIB],
-      'Shared memory for the index of the log, 16 bytes for each entry kept. When it is full, writes are refused as KEELSON_STORAGE_FULL until it is raised; a sixteenth, at least 256 KiB, is kept for what the log itself must write.',
+      'Shared memory for the index of the log, 16 bytes for each entry kept, in equal parts for the lanes. When it is full, writes are refused as KEELSON_STORAGE_FULL until it is raised; a sixteenth, at least 256 KiB for each lane, is kept for what the log itself must write.',
     ),
     lanes: integer(
       'count',
-      [1, 1, 1],
-      'Independent sequences of log files, fixed when the directory is made; this version has one.',
+      [1, 1, 4],
+      'Independent sequences of log files, each with a thread of its own, among which the groups are divided; fixed when the directory is made.',
     ),
     maxBatchBytes: integer(
       'bytes',

@@ -1,9 +1,9 @@
 /**
- * Keeps the indexes of all groups within `maxIndexBytes`: what would not fit is refused before
- * anything is changed, so that an index never runs out of memory with a batch that is durable already.
+ * Keeps the indexes of all groups of a lane within its part of `maxIndexBytes`: what would not fit is refused
+ * before anything is changed, so that an index never runs out of memory with a batch that is durable already.
  *
  * ```
- * [ proposals                                        | headroom ]  maxIndexBytes
+ * [ proposals                                        | headroom ]  maxIndexBytes ÷ lanes
  *   entries that clients write                         entries from a leader, and a log's own: the
  *                                                       blank one of a term, the bootstrap
  * ```
@@ -21,13 +21,23 @@ import type { GroupLog } from './group-log.js';
 const MIN_HEADROOM_BYTES = 256 * 1024;
 const HEADROOM_SHARE = 16;
 
+/** Of the memory for all indexes, what those of one lane have. */
+export function indexShare(maxIndexBytes: number, lanes: number): number {
+  return Math.floor(maxIndexBytes / lanes);
+}
+
 export class IndexBudget {
+  private readonly maxIndexBytes: number;
+  private readonly lanes: number;
   private readonly maxBytes: number;
   private readonly headroomBytes: number;
   /** Of all groups together. */
   private admittedBytes = 0;
 
-  constructor(maxBytes: number) {
+  constructor(maxIndexBytes: number, lanes: number) {
+    this.maxIndexBytes = maxIndexBytes;
+    this.lanes = lanes;
+    const maxBytes = indexShare(maxIndexBytes, lanes);
     this.maxBytes = maxBytes;
     this.headroomBytes = Math.max(MIN_HEADROOM_BYTES, Math.floor(maxBytes / HEADROOM_SHARE));
   }
@@ -50,7 +60,7 @@ export class IndexBudget {
     const bytes = log.indexBytesWith(lastIndex, termRuns);
     const total = this.admittedBytes - log.admittedIndexBytes + bytes;
     const limit = fromClients ? this.maxBytes - this.headroomBytes : this.maxBytes;
-    if (total > limit) throw indexFull(log.id, total, limit, this.maxBytes);
+    if (total > limit) throw this.full(log.id, total, limit);
     this.set(log, bytes);
   }
 
@@ -58,14 +68,16 @@ export class IndexBudget {
     this.admittedBytes += bytes - log.admittedIndexBytes;
     log.admittedIndexBytes = bytes;
   }
-}
 
-function indexFull(group: number, bytes: number, limit: number, maxBytes: number): KeelsonError {
-  return new KeelsonError(
-    'KEELSON_STORAGE_FULL',
-    `The index of the log is full: it would take ${bytes} bytes of ${limit}, which ` +
-      `storage.maxIndexBytes (${maxBytes}) leaves for this. Nothing was changed, and reads go on; ` +
-      'raise storage.maxIndexBytes and start the node again.',
-    { details: { group, bytes, limit, maxIndexBytes: maxBytes } },
-  );
+  private full(group: number, bytes: number, limit: number): KeelsonError {
+    const { maxIndexBytes, lanes } = this;
+    const among = lanes === 1 ? '' : `, divided among ${lanes} lanes,`;
+    return new KeelsonError(
+      'KEELSON_STORAGE_FULL',
+      `The index of the log is full: it would take ${bytes} bytes of ${limit}, which ` +
+        `storage.maxIndexBytes (${maxIndexBytes})${among} leaves for this. Nothing was changed, and reads go ` +
+        'on; raise storage.maxIndexBytes and start the node again.',
+      { details: { group, bytes, limit, maxIndexBytes } },
+    );
+  }
 }

@@ -1,5 +1,5 @@
 /**
- * Runs the lane and all storage tasks in this thread through the scheduler's run queue, over any
+ * Runs the lanes and all storage tasks in this thread through the scheduler's run queue, over any
  * disk: for simulations, where one seed decides everything, and for tests on a disk in memory.
  */
 import { invariant } from '../base/assert.js';
@@ -14,14 +14,20 @@ import { LANE_QUEUE_LIMIT } from './storage-executor.js';
 import type { StorageTask, StorageTaskResult } from './storage-tasks.js';
 import { StorageTaskRunner } from './storage-tasks.js';
 
+/** A lane that has begun. */
+interface InlineLane {
+  readonly events: LaneEvents;
+  readonly queue: SealCommand[];
+  /** Undefined once it has failed or was closed. */
+  writer: LaneWriter | undefined;
+}
+
 export class InlineExecutor implements StorageExecutor {
   private readonly memory: SharedHeap;
   private readonly disk: Disk;
   private readonly scheduler: Scheduler;
   private readonly runner: StorageTaskRunner;
-  private readonly queue: SealCommand[] = [];
-  private writer: LaneWriter | undefined;
-  private events: LaneEvents | undefined;
+  private readonly lanes: Map<number, InlineLane> = new Map();
 
   constructor(memory: SharedHeap, disk: Disk, scheduler: Scheduler) {
     this.memory = memory;
@@ -44,43 +50,29 @@ export class InlineExecutor implements StorageExecutor {
     return this.later(() => {
       const writer = new LaneWriter(this.memory, this.disk, options);
       const place = writer.begin(start);
-      this.writer = writer;
-      this.events = events;
+      this.lanes.set(options.lane, { events, queue: [], writer });
       return place;
     });
   }
 
-  submit(command: SealCommand): void {
-    invariant(this.queue.length < LANE_QUEUE_LIMIT, 'the queue of a lane is bounded');
-    this.queue.push(command);
-    this.scheduler.enqueue(() => this.writeNext());
+  submit(lane: number, command: SealCommand): void {
+    const begun = this.lanes.get(lane);
+    invariant(begun !== undefined, 'the lane has begun');
+    invariant(begun.queue.length < LANE_QUEUE_LIMIT, 'the queue of a lane is bounded');
+    begun.queue.push(command);
+    this.scheduler.enqueue(() => writeNext(begun));
   }
 
-  async stopLane(): Promise<void> {
-    this.writer?.close();
-    this.writer = undefined;
+  async stopLanes(): Promise<void> {
+    for (const lane of this.lanes.values()) {
+      lane.writer?.close();
+      lane.writer = undefined;
+    }
   }
 
   async close(): Promise<void> {
-    await this.stopLane();
+    await this.stopLanes();
     this.runner.close();
-  }
-
-  private writeNext(): void {
-    const { writer, events } = this;
-    if (writer === undefined || events === undefined) return;
-    const command = this.queue.shift();
-    invariant(command !== undefined, 'one job per submitted batch');
-    let place: BatchPlace;
-    try {
-      place = writer.write(command);
-    } catch (error) {
-      this.writer = undefined;
-      writer.close();
-      events.failed(error as KeelsonError);
-      return;
-    }
-    events.completed(place);
   }
 
   private later<T>(work: () => T): Promise<T> {
@@ -94,4 +86,21 @@ export class InlineExecutor implements StorageExecutor {
       });
     });
   }
+}
+
+function writeNext(lane: InlineLane): void {
+  const { writer, events, queue } = lane;
+  if (writer === undefined) return;
+  const command = queue.shift();
+  invariant(command !== undefined, 'one job per submitted batch');
+  let place: BatchPlace;
+  try {
+    place = writer.write(command);
+  } catch (error) {
+    lane.writer = undefined;
+    writer.close();
+    events.failed(error as KeelsonError);
+    return;
+  }
+  events.completed(place);
 }

@@ -49,7 +49,7 @@ export class LaneFiles {
   private readonly retired: RetiredSegments;
   private readonly rewrite: SegmentRewrite;
   private readonly space: SpaceWatch;
-  /** Set once the lane has begun. */
+  /** Set once the lane is read. */
   private reads: SegmentReads | undefined;
 
   constructor(
@@ -62,7 +62,7 @@ export class LaneFiles {
     this.options = options;
     this.executor = executor;
     this.logs = logs;
-    const { directory, lane, segmentBytes } = options;
+    const { directory, lane, lanes, segmentBytes } = options;
     this.spare = new SpareSegment(options, executor, logger);
     this.retired = new RetiredSegments({ directory, lane, segmentBytes }, executor, logger, {
       oldestRead: () => this.reads?.oldestSegment ?? 0,
@@ -70,7 +70,7 @@ export class LaneFiles {
       spares: (count) => this.spare.available(count),
     });
     this.space = new SpaceWatch(
-      { directory, lane, segmentBytes },
+      { directory, lane, lanes, segmentBytes },
       {
         executor,
         scheduler,
@@ -112,16 +112,8 @@ export class LaneFiles {
     return this.rewrite.movedBytes;
   }
 
-  /**
-   * The first segment of this run is durable; resolves when it is known whether the disk is full. `checkUsable` throws when
-   * reads have come to an end.
-   */
-  async begin(
-    { start, segments, spares }: RecoveredLane,
-    memory: ReadMemory,
-    checkUsable: () => void,
-  ): Promise<void> {
-    this.beginReading(memory, checkUsable);
+  /** The first segment of this run is durable; resolves when it is known whether the disk is full. */
+  async begin({ start, segments, spares }: RecoveredLane): Promise<void> {
     // The first segment took one, if there was any.
     this.spare.available(Math.max(0, spares - 1));
     this.retired.begin(segments, start.sequence, start.oldestSegment);
@@ -129,7 +121,7 @@ export class LaneFiles {
     this.rewrite.begin(start.sequence);
   }
 
-  /** The files are read, and stay as they are. */
+  /** The files are read from now on; `checkUsable` throws when that has come to an end. */
   beginReading(memory: ReadMemory, checkUsable: () => void): void {
     const { directory, lane } = this.options;
     this.reads = new SegmentReads({ directory, lane, ...memory }, this.executor, checkUsable);
@@ -177,7 +169,7 @@ export class LaneFiles {
 
   private async reading<T>(work: (reads: SegmentReads) => Promise<T>): Promise<T> {
     const { reads } = this;
-    invariant(reads !== undefined, 'the lane has begun');
+    invariant(reads !== undefined, 'the lane is read');
     try {
       return await work(reads);
     } finally {

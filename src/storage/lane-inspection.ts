@@ -1,6 +1,6 @@
 /**
  * First step of recovery: which segments a lane has, what their headers and checkpoints say. Removes
- * the temporary files that a crash left behind; they never held anything that was acknowledged. Makes the
+ * its temporary files that a crash left behind; they never held anything that was acknowledged. Makes the
  * names durable that it has found.
  */
 import { invariant } from '../base/assert.js';
@@ -12,6 +12,7 @@ import { makeDirectories } from './make-directories.js';
 import type { SegmentHeader } from './segment-file.js';
 import {
   isTemporaryName,
+  laneOf,
   listSegments,
   listSpares,
   readCheckpoints,
@@ -50,7 +51,7 @@ export function inspectLane(memory: SharedHeap, disk: Disk, task: InspectTask): 
   const { directory, lane } = task;
   makeDirectories(disk, directory);
   for (const name of disk.list(directory)) {
-    if (isTemporaryName(name)) disk.remove(`${directory}/${name}`);
+    if (isTemporaryName(name) && laneOf(name) === lane) disk.remove(`${directory}/${name}`);
   }
   // One that a killed process has left may be lost yet, while that of the segment to come is not.
   disk.syncDirectory(directory);

@@ -17,9 +17,8 @@ import { type EntryRing, MAX_CONTROL_HARD_STATES } from './entry-ring.js';
 import type { GroupLog } from './group-log.js';
 import { isHigherVote } from './hard-state.js';
 import type { LaneBatch } from './lane-batch.js';
-import type { BatchPlace } from './lane-writer.js';
+import type { BatchPlace, SealCommand } from './lane-writer.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
-import type { StorageExecutor } from './storage-executor.js';
 
 /**
  * A batch of that many entries goes to the disk at once when more come in the same turn: the lane
@@ -58,7 +57,8 @@ export class LaneLog {
   flushedBytes = 0;
   private readonly composer: BatchComposer;
   private readonly ring: EntryRing;
-  private readonly executor: StorageExecutor;
+  /** To the lane's thread. */
+  private readonly handOver: (command: SealCommand) => void;
   private readonly scheduler: Scheduler;
   private readonly limits: LaneLimits;
   private readonly events: LaneLogEvents;
@@ -78,7 +78,7 @@ export class LaneLog {
   constructor(
     heap: SharedHeap,
     ring: EntryRing,
-    executor: StorageExecutor,
+    handOver: (command: SealCommand) => void,
     scheduler: Scheduler,
     limits: LaneLimits,
     events: LaneLogEvents,
@@ -88,7 +88,7 @@ export class LaneLog {
     this.admits = (bytes) => admits(bytes + this.queuedBytes);
     this.composer = new BatchComposer(heap, ring, limits, this.admits);
     this.ring = ring;
-    this.executor = executor;
+    this.handOver = handOver;
     this.scheduler = scheduler;
     this.limits = limits;
     this.events = events;
@@ -334,7 +334,7 @@ export class LaneLog {
       const { hardStates, flags, oldestSegment } = batch;
       const roll = this.rollNext;
       this.rollNext = false;
-      this.executor.submit(batch.ring.sealCommand(hardStates, flags, oldestSegment, roll));
+      this.handOver(batch.ring.sealCommand(hardStates, flags, oldestSegment, roll));
     }
   }
 

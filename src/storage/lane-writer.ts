@@ -41,6 +41,8 @@ export interface LaneWriterOptions {
   /** The folder of the segments. */
   readonly directory: string;
   readonly lane: number;
+  /** How many write on the disk. */
+  readonly lanes: number;
   readonly segmentBytes: number;
   /** Ask for writes that bypass the page cache. */
   readonly direct: boolean;
@@ -306,7 +308,7 @@ export class LaneWriter {
    * hold up the batch that needs it.
    */
   private takeFile(neededBytes: number, zeroed: boolean): TakenFile {
-    const { directory, lane, segmentBytes } = this.options;
+    const { directory, lane, lanes, segmentBytes } = this.options;
     const path = `${directory}/lane-${lane}-next.tmp`;
     // One that was a segment has blocks for all of its length.
     for (const sequence of listSpares(this.disk, directory, lane).reverse()) {
@@ -326,7 +328,8 @@ export class LaneWriter {
     const fileBytes = Math.max(alignToSector(segmentBytes), alignToSector(neededBytes));
     createSparse(this.disk, path, fileBytes);
     // The last room is for the log, not for zeros.
-    if (zeroed && this.disk.freeBytes(directory) >= 2 * fileBytes) this.fill(path, fileBytes);
+    if (zeroed && this.disk.freeBytes(directory) >= (1 + lanes) * fileBytes)
+      this.fill(path, fileBytes);
     return { path, fileBytes, recycled: false };
   }
 

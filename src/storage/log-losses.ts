@@ -1,5 +1,6 @@
 /** What a recovery says of data that is lost, and of a tail that may be. */
 import { KeelsonError } from '../base/errors.js';
+import { laneOfGroup } from './lane-of-group.js';
 import type { ScannedBatch } from './segment-scan.js';
 import { damage } from './sound-segments.js';
 
@@ -20,6 +21,22 @@ export function tooLargeForIndex(cause: unknown, group: number, index: number): 
     `The index of the log has no room for group ${group} up to entry ${index}: open the node with a ` +
       'larger storage.maxIndexBytes, as it had when these entries were written.',
     { details: { group, index }, cause },
+  );
+}
+
+/** Its log is looked for in another lane, so here are files of another directory. */
+export function foreignGroup(
+  directory: string,
+  group: number,
+  lane: number,
+  lanes: number,
+): KeelsonError {
+  return new KeelsonError(
+    'KEELSON_STORAGE_CORRUPT',
+    `Lane ${lane} in ${directory} holds group ${group}, which belongs to lane ` +
+      `${laneOfGroup(group, lanes)} of ${lanes}: its files are of a directory with another number of lanes. ` +
+      'Do not go on with this directory.',
+    { details: { directory, lane, group } },
   );
 }
 

@@ -25,6 +25,7 @@ export interface ManifestExpectation {
   /** Taken when the directory is new, see `clusterIdOf`. */
   readonly clusterId: string;
   readonly nodeId: NodeId;
+  /** Of the log; 1 where the file says nothing of it. */
   readonly laneCount: number;
   readonly segmentBytes: number;
 }
@@ -155,7 +156,8 @@ function write(disk: Disk, directory: string, manifest: Manifest): void {
 }
 
 function decode(content: CheckedContent, path: string): Manifest {
-  const { format, clusterName, clusterId, nodeId, incarnation, laneCount, segmentBytes } = content;
+  const { format, clusterName, clusterId, nodeId, incarnation, segmentBytes } = content;
+  const { laneCount = 1 } = content;
   const { logBegun } = content;
   if (
     typeof clusterName !== 'string' ||

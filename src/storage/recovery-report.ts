@@ -3,9 +3,14 @@ import type { Logger } from '../base/logger.js';
 import type { RecoveredLane } from './recovery.js';
 
 /** A whole log; perhaps without a tail that was never acknowledged. */
-export function reportRecovery(logger: Logger, directory: string, recovered: RecoveredLane): void {
+export function reportRecovery(
+  logger: Logger,
+  directory: string,
+  lane: number,
+  recovered: RecoveredLane,
+): void {
   const { batches, entries, tornTail, start } = recovered;
-  const fields = { directory, batches, entries, segment: start.sequence };
+  const fields = { directory, lane, batches, entries, segment: start.sequence };
   logger.info({ event: 'storage.recovered', ...fields }, 'the log was recovered');
   if (tornTail === undefined) return;
   logger.warn(

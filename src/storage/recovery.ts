@@ -19,10 +19,12 @@ import { LogIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
+import { laneOfGroup } from './lane-of-group.js';
 import { deadTails, firstSegment } from './lane-start.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
 import {
   committedLoss,
+  foreignGroup,
   missingEntries,
   provenLoss,
   provenLossAtEnd,
@@ -39,6 +41,8 @@ export type RecoveryMode = 'torn-tail' | 'strict' | 'repair';
 export interface RecoveryOptions {
   readonly directory: string;
   readonly lane: number;
+  /** How many there are; a group of another lane is a loss. Undefined when nobody knows. */
+  readonly lanes: number | undefined;
   readonly mode: RecoveryMode;
   /** Shared memory that recovery may use, sector-aligned; the carried batch ends up at its start. */
   readonly scratch: number;
@@ -139,6 +143,7 @@ class LaneRecovery {
     if (this.ranges?.any !== true) {
       for (const group of this.groups.values()) checkWhole(group, this.report);
     }
+    this.checkLane();
     if (newest !== undefined) ends[ends.length - 1] = this.deadFrom(newest, ends.at(-1)!);
     const oldestSegment = this.oldestSegment(newest);
     const start: LaneStart = {
@@ -304,6 +309,16 @@ class LaneRecovery {
       memberships.splice(at < 0 ? memberships.length : at, known ? 1 : 0, stored);
     }
     this.noteEntries(group, block);
+  }
+
+  private checkLane(): void {
+    const { directory, lane, lanes } = this.options;
+    if (lanes === undefined) return;
+    for (const group of this.groups.keys()) {
+      if (laneOfGroup(group, lanes) !== lane) {
+        this.report(foreignGroup(directory, group, lane, lanes));
+      }
+    }
   }
 
   private noteEntries(group: RecoveredGroup, block: ScannedBlock): void {

@@ -1,10 +1,10 @@
 /**
- * Watches how much room the disk has for the lane. The last half of a segment is kept for what is never
- * refused: votes, truncations, purges, the entries of a log itself, and the segment that a start makes. So a
- * disk that the log has filled can be opened, and a node on it goes on to vote, to answer and to purge.
+ * Watches how much room the disk has for a lane. The last half of a segment for each lane is kept for what is
+ * never refused: votes, truncations, purges, the entries of a log itself, and the segment that a start makes. So
+ * a disk that the log has filled can be opened, and a node on it goes on to vote, to answer and to purge.
  *
  * ```
- * room < 1/2 segment ─▶ full: entries are refused ─▶ asked again every second ─▶ room ≥ 1 segment
+ * room < 1/2 segment ─▶ full: entries are refused ─▶ asked again every second ─▶ room ≥ 1 segment (× lanes)
  * ```
  *
  * Segments that nothing needs any more are given up only once the header of a new one says so. A full log
@@ -15,7 +15,7 @@ import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { StorageExecutor } from './storage-executor.js';
 
-/** Shares of a segment: what is kept, and how often it is looked at. */
+/** Shares of a segment: what is kept for each lane, and how often it is looked at. */
 const KEPT = 1 / 2;
 const CHECK = 1 / 8;
 const RETRY_MS = 1_000;
@@ -24,6 +24,8 @@ export interface SpaceWatchOptions {
   /** The folder of the segments. */
   readonly directory: string;
   readonly lane: number;
+  /** How many write on the disk. */
+  readonly lanes: number;
   readonly segmentBytes: number;
 }
 
@@ -96,15 +98,15 @@ export class SpaceWatch {
 
   private note(room: number): void {
     if (this.stopped) return;
-    const { segmentBytes, directory } = this.options;
+    const { lanes, segmentBytes, directory } = this.options;
     const { logger, scheduler } = this.parts;
-    if (!this.full && room < segmentBytes * KEPT) {
+    if (!this.full && room < lanes * segmentBytes * KEPT) {
       this.full = true;
       logger.error(
         { event: 'storage.full', directory, room },
         'the disk has no room for more entries: they are refused until it has',
       );
-    } else if (this.full && room >= segmentBytes) {
+    } else if (this.full && room >= lanes * segmentBytes) {
       this.full = false;
       logger.info({ event: 'storage.roomy', directory, room }, 'the disk has room again');
       this.parts.roomy();

@@ -26,6 +26,8 @@ export interface SpareSegmentOptions {
   /** The folder of the segments. */
   readonly directory: string;
   readonly lane: number;
+  /** How many write on the disk. */
+  readonly lanes: number;
   readonly segmentBytes: number;
   readonly direct: boolean;
   readonly zeros: Zeros;

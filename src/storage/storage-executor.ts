@@ -2,7 +2,7 @@
  * The seam to the threads that touch the disk. `PiscinaExecutor` runs them in workers,
  * `InlineExecutor` in this thread through the scheduler, over any `Disk`.
  *
- * A lane is one long task: `submit` hands it batches in order, `completed` answers each in order. All
+ * Each lane is one long task: `submit` hands it batches in order, `completed` answers each in order. All
  * else are tasks of their own: plain data in, plain data out.
  */
 import type { KeelsonError } from '../base/errors.js';
@@ -10,10 +10,13 @@ import type { BatchPlace, LaneStart, LaneWriterOptions, SealCommand } from './la
 import type { StorageTask, StorageTaskResult } from './storage-tasks.js';
 
 export interface StorageExecutor {
-  /** Starts the threads; rejects when one does not answer. */
-  open(): Promise<void>;
+  /** Starts the threads, one for each lane and one for all tasks; rejects when one does not answer. */
+  open(lanes: number): Promise<void>;
 
-  /** Runs a task; rejects with a KeelsonError. Tasks run one after the other. */
+  /**
+   * Runs a task; rejects with a KeelsonError. What a recovery reads runs in the thread of its lane, which has
+   * not begun; all others run one after the other.
+   */
   run<T extends StorageTask>(task: T): Promise<StorageTaskResult<T>>;
 
   /** Resolves with the place of the carried batch, once the lane's first segment is durable. */
@@ -23,11 +26,11 @@ export interface StorageExecutor {
     events: LaneEvents,
   ): Promise<BatchPlace | undefined>;
 
-  /** At most `LANE_QUEUE_LIMIT` batches wait for their completion. */
-  submit(command: SealCommand): void;
+  /** At most `LANE_QUEUE_LIMIT` batches of a lane wait for their completion. */
+  submit(lane: number, command: SealCommand): void;
 
-  /** Ends the lane's task behind what was submitted; waits for it as long as the disk takes. */
-  stopLane(): Promise<void>;
+  /** Ends the tasks of all lanes behind what was submitted; waits for them as long as the disk takes. */
+  stopLanes(): Promise<void>;
 
   /**
    * Stops the threads, whatever they are at, and reports nothing more. A thread that hangs in the

@@ -48,6 +48,8 @@ export interface PrefillTask {
   readonly type: 'prefill';
   readonly directory: string;
   readonly lane: number;
+  /** How many write on the disk. */
+  readonly lanes: number;
   readonly from: number;
   readonly to: number;
   readonly fileBytes: number;
@@ -160,11 +162,11 @@ function sizeOf(disk: Disk, path: string): number {
 function prefill(memory: SharedHeap, disk: Disk, task: PrefillTask): number {
   const spare = sparePath(task.directory, task.lane, 0);
   const temporary = `${spare}.tmp`;
-  const { from, to, fileBytes, directory } = task;
+  const { from, to, fileBytes, directory, lanes } = task;
   removeOnFailure(disk, temporary, () => {
     if (from === 0) createSparse(disk, temporary, fileBytes);
-    // The segment that the log writes may be a hole: the last room is for that, not for zeros.
-    if (task.zeroed && disk.freeBytes(directory) >= to - from + fileBytes) {
+    // The segments that lanes write may be holes: the last room is for these, not for zeros.
+    if (task.zeroed && disk.freeBytes(directory) >= to - from + lanes * fileBytes) {
       const bytes = Math.min(task.zeros.bytes, PREFILL_WRITE_BYTES);
       const zeros = memory.slice(task.zeros.pointer, bytes);
       zeroFill(disk, temporary, zeros, task.direct, from, to);

@@ -35,13 +35,15 @@ import { describeGroup, recoverLane } from './recovery.js';
 import { reportLosses, reportRecovery } from './recovery-report.js';
 import type { StorageExecutor } from './storage-executor.js';
 import { StoreDamage } from './store-damage.js';
-import type { WalMemory, WalMemoryOptions } from './wal-memory.js';
+import type { LaneMemory, WalMemoryOptions } from './wal-memory.js';
 import { maxIndexBytes, maxStageBytes, reserveReadScratch } from './wal-memory.js';
 
 export interface WalLaneOptions extends WalMemoryOptions {
   /** The folder of the segments. */
   readonly directory: string;
   readonly lane: number;
+  /** How many there are. */
+  readonly lanes: number;
   readonly maxBatchEntries: number;
   readonly lingerMicros: number;
   readonly recovery: RecoveryMode;
@@ -51,7 +53,7 @@ export interface WalLaneOptions extends WalMemoryOptions {
 export interface WalLaneParts {
   readonly heap: SharedHeap;
   /** Of this lane alone. */
-  readonly memory: WalMemory;
+  readonly memory: LaneMemory;
   readonly executor: StorageExecutor;
   readonly scheduler: Scheduler;
   readonly logger: Logger;
@@ -66,7 +68,7 @@ export interface WalLaneParts {
 const TWO_POW_52 = 2 ** 52;
 
 export class WalLane {
-  /** Set by a recovery in the mode `repair`: the lane is read only. */
+  /** Set by a recovery in the mode `repair` that has found something lost. */
   damage: StoreDamage | undefined;
   private readonly options: WalLaneOptions;
   private readonly parts: WalLaneParts;
@@ -87,13 +89,13 @@ export class WalLane {
     this.options = options;
     this.parts = parts;
     const { heap, memory, executor, scheduler, logger, events } = parts;
-    const { directory, lane, segmentBytes, ringBytes, maxBatchBytes } = options;
+    const { directory, lane, lanes, segmentBytes, ringBytes, maxBatchBytes } = options;
     this.ring = new EntryRing(memory.ring);
-    this.indexBudget = new IndexBudget(maxIndexBytes(options));
+    this.indexBudget = new IndexBudget(maxIndexBytes(options), lanes);
     this.log = new LaneLog(
       heap,
       this.ring,
-      executor,
+      (command) => executor.submit(lane, command),
       scheduler,
       { ...options, maxStageBytes: maxStageBytes(options) },
       {
@@ -112,7 +114,7 @@ export class WalLane {
     const direct = options.directIo === 'auto';
     const { zeros } = memory;
     this.files = new LaneFiles(
-      { directory, lane, segmentBytes, ringBytes, maxBatchBytes, direct, zeros },
+      { directory, lane, lanes, segmentBytes, ringBytes, maxBatchBytes, direct, zeros },
       executor,
       logger,
       {
@@ -134,40 +136,49 @@ export class WalLane {
     };
   }
 
-  /** Reads what the files hold; writes nothing. */
-  recover(): Promise<RecoveredLane> {
-    const { heap, executor, memory, scheduler } = this.parts;
-    const { directory, lane, recovery: mode } = this.options;
-    return recoverLane(heap, executor, {
+  /**
+   * Reads what the files hold; writes nothing.
+   * @throws KeelsonError as the store's `open`
+   */
+  async recover(): Promise<RecoveredLane> {
+    const { heap, executor, memory, scheduler, logger } = this.parts;
+    const { directory, lane, lanes, recovery: mode } = this.options;
+    const recovered = await recoverLane(heap, executor, {
       directory,
       lane,
+      lanes,
       mode,
       scratch: memory.ring.pointer,
       scratchBytes: memory.ring.ringBytes,
       summary: memory.summary,
       epoch: Math.floor(scheduler.random() * TWO_POW_52),
     });
-  }
-
-  /** The lane goes on from what was recovered; one that has lost something is only read. */
-  async begin(recovered: RecoveredLane): Promise<void> {
-    const { heap, memory, executor, logger, checkUsable } = this.parts;
-    const { directory, lane, segmentBytes, directIo } = this.options;
     this.takeOver(recovered);
-    // All that a configuration can be refused for comes before the first write.
-    const { largestBlockBytes } = recovered;
-    const { bytes: indexBytes } = this.indexBudget;
-    const scratch = reserveReadScratch(heap, this.options, { largestBlockBytes, indexBytes });
-    const readMemory = { ...scratch, summary: memory.summary };
     if (recovered.losses.length > 0) {
       this.damage = new StoreDamage(recovered.losses, recovered.lost);
-      this.files.beginReading(readMemory, checkUsable);
       reportLosses(logger, directory, recovered);
-      return;
     }
+    return recovered;
+  }
+
+  /**
+   * The files are read, and stay as they are.
+   * @throws KeelsonError INVALID_CONFIG when there is no memory for what they hold
+   */
+  beginReading({ largestBlockBytes }: RecoveredLane): void {
+    const { heap, memory, checkUsable } = this.parts;
+    const { bytes: indexBytes } = this.indexBudget;
+    const scratch = reserveReadScratch(heap, this.options, { largestBlockBytes, indexBytes });
+    this.files.beginReading({ ...scratch, summary: memory.summary }, checkUsable);
+  }
+
+  /** The lane, which is read already and has lost nothing, goes on; resolves when its first segment is durable. */
+  async begin(recovered: RecoveredLane): Promise<void> {
+    const { memory, executor, logger } = this.parts;
+    const { directory, lane, lanes, segmentBytes, directIo } = this.options;
     const { writer, zeros } = memory;
     const place = await executor.startLane(
-      { directory, lane, segmentBytes, direct: directIo === 'auto', ...writer, zeros },
+      { directory, lane, lanes, segmentBytes, direct: directIo === 'auto', ...writer, zeros },
       recovered.start,
       {
         completed: (done) => this.log.completed(done),
@@ -175,8 +186,8 @@ export class WalLane {
       },
     );
     if (place !== undefined) recovered.placeCarried(place);
-    await this.files.begin(recovered, readMemory, checkUsable);
-    reportRecovery(logger, directory, recovered);
+    await this.files.begin(recovered);
+    reportRecovery(logger, directory, lane, recovered);
   }
 
   recovered(group: number): RecoveredLog {
@@ -192,6 +203,7 @@ export class WalLane {
     );
   }
 
+  /** What is lost of a group; undefined when the lane is whole. */
   lossOf(group: number): GroupLoss | undefined {
     return this.damage?.of(group);
   }
@@ -274,12 +286,19 @@ export class WalLane {
     return this.readFromSegments(log, firstIndex, last, maxBytes);
   }
 
-  /** Resolves when the last batch is durable, or durability is lost, and nothing else is under way. */
-  async shutDown(): Promise<void> {
+  /** Durability is lost for good, here or in another lane. */
+  fail(error: KeelsonError): void {
+    this.log.fail(error);
+  }
+
+  /**
+   * Resolves when nothing is under way any more and, where the lane was written, the last batch is durable or
+   * durability is lost.
+   */
+  async shutDown(written: boolean): Promise<void> {
     // Nothing is moved any more: the last batch says that it is the last.
     const filesAtRest = this.files.stop();
-    // Nothing was written to a damaged log, so there is nothing to end in order.
-    if (this.damage === undefined) await this.log.shutDown(this.groups.values());
+    if (written) await this.log.shutDown(this.groups.values());
     await filesAtRest;
   }
 

@@ -1,9 +1,9 @@
 /**
- * The log of a host on disk. A lane holds the logs of its groups (see wal-lane.ts); the store opens and closes
- * it with its threads, and says whether it may be used.
+ * The log of a host on disk: one or several lanes, each with the logs of its groups (see wal-lane.ts). The store
+ * opens and closes them with their threads, finds the lane of a group, and says whether the log may be used.
  *
- * Rule: nothing is reported as durable that is not; the first failure of a write, a sync or a thread
- * poisons the store for good.
+ * Rule: nothing is reported as durable that is not; the first failure of a write, a sync or a thread, in
+ * whatever lane, poisons the store for good.
  */
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
@@ -12,6 +12,7 @@ import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { LOG_FOLDER } from './data-directory.js';
+import { laneOfGroup } from './lane-of-group.js';
 import type {
   EntriesLease,
   EntriesToStage,
@@ -23,10 +24,13 @@ import type {
 import type { GroupLoss } from './lost-ranges.js';
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { StorageExecutor } from './storage-executor.js';
+import type { StoreDamage } from './store-damage.js';
 import { WalLane, type WalLaneOptions } from './wal-lane.js';
-import { reserveWalMemory, type WalMemory } from './wal-memory.js';
+import { type LaneMemory, reserveWalMemory } from './wal-memory.js';
 
-export interface WalLogStoreOptions extends Omit<WalLaneOptions, 'lane'> {
+export interface WalLogStoreOptions extends Omit<WalLaneOptions, 'lane' | 'lanes'> {
+  /** See `WalMemoryOptions.lanes`. */
+  readonly lanes?: number;
   /** The data directory; segments stand in its folder `wal`. */
   readonly directory: string;
   /** Time for the threads to load their files; 5 s by default. */
@@ -45,7 +49,6 @@ export interface WalLogStoreParts {
   readonly logger?: Logger;
 }
 
-const LANE = 0;
 const CLOSE_TIMEOUT_MS = 5_000;
 /** Of the time for `close`, kept for threads that have to be ended without having answered. */
 const THREADS_END_SHARE = 1 / 4;
@@ -56,7 +59,9 @@ export class WalLogStore implements LogStore {
   private readonly logger: Logger;
   private readonly executor: StorageExecutor;
   private readonly closeTimeoutMs: number;
-  private readonly lane: WalLane;
+  private readonly lanes: readonly WalLane[];
+  /** Set by a recovery in the mode `repair`: the store is read only. */
+  private damage: StoreDamage | undefined;
   private failure: KeelsonError | undefined;
   private closing: Promise<void> | undefined;
 
@@ -74,10 +79,10 @@ export class WalLogStore implements LogStore {
     const memory = reserveWalMemory(parts.heap, options);
     const store = new WalLogStore(options, parts, executor, memory);
     try {
-      await executor.open();
-      await store.lane.begin(await store.lane.recover());
+      await executor.open(memory.length);
+      await store.begin();
     } catch (error) {
-      await executor.close(parts.scheduler.now() + store.closeTimeoutMs);
+      await store.end(false);
       throw error;
     }
     return store;
@@ -87,7 +92,7 @@ export class WalLogStore implements LogStore {
     options: WalLogStoreOptions,
     parts: WalLogStoreParts,
     executor: StorageExecutor,
-    memory: WalMemory,
+    memory: readonly LaneMemory[],
   ) {
     const { heap, scheduler, events, decodeMembership, logger = silentLogger } = parts;
     this.scheduler = scheduler;
@@ -95,77 +100,74 @@ export class WalLogStore implements LogStore {
     this.logger = logger;
     this.executor = executor;
     this.closeTimeoutMs = options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
-    this.lane = new WalLane(
-      { ...options, directory: `${options.directory}/${LOG_FOLDER}`, lane: LANE },
-      {
-        heap,
-        memory,
-        executor,
-        scheduler,
-        logger,
-        events: {
-          flushed: (group, io) => events.flushed(group, io),
-          failed: (error) => this.poison(error),
-          writable: () => events.writable(),
-        },
-        decodeMembership,
-        checkUsable: () => this.checkUsable(),
-        usable: () => this.usable(),
+    const directory = `${options.directory}/${LOG_FOLDER}`;
+    const common = {
+      ...{ heap, executor, scheduler, logger, decodeMembership },
+      events: {
+        flushed: (group: number, io: IoId) => events.flushed(group, io),
+        failed: (error: KeelsonError) => this.poison(error),
+        writable: () => events.writable(),
       },
-    );
+      checkUsable: () => this.checkUsable(),
+      usable: () => this.usable(),
+    };
+    this.lanes = memory.map((ofLane, lane) => {
+      const ofOptions = { ...options, directory, lane, lanes: memory.length };
+      return new WalLane(ofOptions, { ...common, memory: ofLane });
+    });
   }
 
   recovered(group: number): RecoveredLog {
-    return this.lane.recovered(group);
+    return this.lane(group).recovered(group);
   }
 
-  /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole one. */
+  /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole lane. */
   lossOf(group: number): GroupLoss | undefined {
-    return this.lane.lossOf(group);
+    return this.lane(group).lossOf(group);
   }
 
   lastTime(group: number): number {
-    return this.lane.lastTime(group);
+    return this.lane(group).lastTime(group);
   }
 
   stage(group: number, entries: EntriesToStage): StagedEntries {
     this.checkUsable();
     this.checkWritable();
-    return this.lane.stage(group, entries);
+    return this.lane(group).stage(group, entries);
   }
 
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkUsable();
     this.checkWritable();
-    return this.lane.receive(group, firstIndex, parts);
+    return this.lane(group).receive(group, firstIndex, parts);
   }
 
   append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
-    if (this.usable()) this.lane.append(group, staged, firstIndex, io);
+    if (this.usable()) this.lane(group).append(group, staged, firstIndex, io);
   }
 
   saveVote(group: number, io: IoId): void {
-    if (this.usable()) this.lane.saveVote(group, io);
+    if (this.usable()) this.lane(group).saveVote(group, io);
   }
 
   truncateAfter(group: number, index: LogIndex, io: IoId): void {
-    if (this.usable()) this.lane.truncateAfter(group, index, io);
+    if (this.usable()) this.lane(group).truncateAfter(group, index, io);
   }
 
   purge(group: number, upTo: LogId): void {
-    if (this.usable()) this.lane.purge(group, upTo);
+    if (this.usable()) this.lane(group).purge(group, upTo);
   }
 
   resetLog(group: number, lastIncluded: LogId, io: IoId): void {
-    if (this.usable()) this.lane.resetLog(group, lastIncluded, io);
+    if (this.usable()) this.lane(group).resetLog(group, lastIncluded, io);
   }
 
   advanceIo(group: number, io: IoId): void {
-    if (this.usable()) this.lane.advanceIo(group, io);
+    if (this.usable()) this.lane(group).advanceIo(group, io);
   }
 
   recordCommitted(group: number, index: LogIndex): void {
-    this.lane.recordCommitted(group, index);
+    this.lane(group).recordCommitted(group, index);
   }
 
   read(
@@ -175,23 +177,44 @@ export class WalLogStore implements LogStore {
     maxBytes: number,
   ): EntriesLease | Promise<EntriesLease> {
     this.checkUsable();
-    return this.lane.read(group, firstIndex, lastIndex, maxBytes);
+    return this.lane(group).read(group, firstIndex, lastIndex, maxBytes);
   }
 
   close(): Promise<void> {
-    this.closing ??= this.shutDown();
+    // Nothing was written to a damaged log, so there is nothing to end in order.
+    this.closing ??= this.end(this.damage === undefined);
     return this.closing;
   }
 
+  /** Of all lanes together. */
   metrics(): LogStoreMetrics {
-    return this.lane.metrics();
+    return this.lanes.map((lane) => lane.metrics()).reduce(sumOf);
   }
 
-  /** One limit for all of it: what a disk that hangs leaves undone is abandoned, as in a crash. */
-  private async shutDown(): Promise<void> {
+  private lane(group: number): WalLane {
+    const { lanes } = this;
+    return lanes[laneOfGroup(group, lanes.length)]!;
+  }
+
+  private async begin(): Promise<void> {
+    const { lanes } = this;
+    const recovered = await all(lanes.map((lane) => lane.recover()));
+    // All that a configuration can be refused for comes before the first write.
+    for (const [at, lane] of lanes.entries()) lane.beginReading(recovered[at]!);
+    this.damage = lanes.find((lane) => lane.damage !== undefined)?.damage;
+    if (this.damage !== undefined) return;
+    await all(lanes.map((lane, at) => lane.begin(recovered[at]!)));
+  }
+
+  /**
+   * In order if the log was `written`. One limit for all of it: what a disk that hangs leaves undone is
+   * abandoned, as in a crash.
+   */
+  private async end(written: boolean): Promise<void> {
     const { scheduler, closeTimeoutMs: limitMs } = this;
     const untilMs = scheduler.now() + limitMs;
-    const inOrder = this.lane.shutDown().then(() => this.executor.stopLane());
+    const atRest = Promise.all(this.lanes.map((lane) => lane.shutDown(written)));
+    const inOrder = atRest.then(() => this.executor.stopLanes());
     try {
       await untilTime(scheduler, untilMs - limitMs * THREADS_END_SHARE, inOrder);
     } finally {
@@ -203,6 +226,7 @@ export class WalLogStore implements LogStore {
     if (this.failure !== undefined) return;
     this.failure = error;
     this.logger.error({ event: 'storage.failed', error }, error.message);
+    for (const lane of this.lanes) lane.fail(error);
     this.events.failed(error);
   }
 
@@ -212,8 +236,7 @@ export class WalLogStore implements LogStore {
   }
 
   private checkWritable(): void {
-    const { damage } = this.lane;
-    if (damage !== undefined) throw damage.refusal();
+    if (this.damage !== undefined) throw this.damage.refusal();
   }
 
   private checkUsable(): void {
@@ -225,4 +248,16 @@ export class WalLogStore implements LogStore {
       throw new KeelsonError('KEELSON_CLOSED', 'The log is closed.');
     }
   }
+}
+
+/** As `Promise.all`, but leaves nothing under way when one is rejected. */
+async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
+}
+
+function sumOf(left: LogStoreMetrics, right: LogStoreMetrics): LogStoreMetrics {
+  const sum: Record<keyof LogStoreMetrics, number> = { ...left };
+  for (const name of Object.keys(left) as (keyof LogStoreMetrics)[]) sum[name] += right[name];
+  return sum;
 }

@@ -76,6 +76,29 @@ describe('keelson inspect', () => {
   });
 });
 
+it('keelson inspect tells the lane of each group where there are several', async () => {
+  const several = mkdtempSync(join(tmpdir(), 'keelson-tools-'));
+  try {
+    makeIdentity(new NodeDisk(), MIB, several, 2);
+    const log = await openLog(new MemoryDisk(), {
+      directory: several,
+      lanes: 2,
+      executor: (heap, scheduler) => new InlineExecutor(heap, new NodeDisk(), scheduler),
+    });
+    for (const group of [0, 1]) await log.write(texts(2 + group), 1, group, 1);
+    await log.store.close();
+    const { stdout } = await runCli(['inspect', several]);
+    expect(stdout).toMatch(/^lanes 2, segments of 1 MiB$/m);
+    expect(stdout).toMatch(/^group 0 \(lane 0\): entries 1 to 2 /m);
+    expect(stdout).toMatch(/^group 1 \(lane 1\): entries 1 to 3 /m);
+    expect(stdout).toMatch(/lane-1-0000000001\.wal: \d+ KiB of 1 MiB used, batches 2, entries 3$/m);
+    const verified = await runCli(['verify', several]);
+    expect(verified.stdout).toContain('read: segments 2, spares 0, snapshots 0, groups 2,');
+  } finally {
+    rmSync(several, { recursive: true });
+  }
+});
+
 describe('keelson verify', () => {
   it('ends with 0 where nothing is wrong', async () => {
     const before = files();

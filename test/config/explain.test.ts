@@ -42,8 +42,12 @@ describe('what the bounded memory of a node adds up to', () => {
     }
   });
 
-  test.each([1, 16])('covers the shared memory of the log, with %i queued batches', (batches) => {
-    const queued = resolveConfig({ storage: { maxQueuedBatches: batches } });
+  test.each([
+    [1, 1],
+    [16, 1],
+    [16, 4],
+  ])('covers the shared memory of the log, with %i queued batches, %i lanes', (batches, lanes) => {
+    const queued = resolveConfig({ storage: { maxQueuedBatches: batches, lanes } });
     const ofLog = explainMemory(queued).items.filter(
       ({ name, formula }) => formula.startsWith('storage.') || /log|segments$/.test(name),
     );

@@ -70,7 +70,7 @@ describe('loadConfig', () => {
   });
 
   test('violations of all sources are reported at once', () => {
-    const file = fileWith({ raft: { electionTimeout: 1 }, storage: { lanes: 2 }, network: 7 });
+    const file = fileWith({ raft: { electionTimeout: 1 }, storage: { lanes: 5 }, network: 7 });
     const environment = {
       KEELSON_RAFT_ELECTION_TIMEOUT: '3000',
       KEELSON_LIMITS_CALL_TIMEOUT_MS: 'soon',

@@ -103,6 +103,7 @@ describe('resolveConfig', () => {
     ['raft.maxAppendBytes', { raft: { maxInflightBytes: 1024 * 1024 - 1 } }],
     ['storage.maxBatchEntries', { raft: { maxUncommittedEntries: 65_535 } }],
     ['network.maxFrameBytes', { network: { maxQueuedBytes: 8 * 1024 * 1024 - 1 } }],
+    ['storage.maxIndexBytes', { storage: { lanes: 3, maxIndexBytes: 3 * 1024 * 1024 - 1 } }],
     ['limits.maxEntryBytes', { limits: { maxPendingBytes: 1024 * 1024 - 1 } }],
     ['network.reconnectMinMs', { network: { reconnectMinMs: 2001 } }],
     ['limits.maxEntryBytes', { http: { maxBufferedBodyBytes: 1024 * 1024 - 1 } }],
@@ -122,6 +123,13 @@ describe('resolveConfig', () => {
     const all = { ringBytes: 2 * GIB, maxIndexBytes: 1.75 * GIB };
     expect(fieldsOf({ storage: { ...all, segmentBytes: 64 * 1024 * 1024 } })).toEqual([]);
     expect(fieldsOf({ storage: { ...all, segmentBytes: GIB } })).toEqual(['storage.ringBytes']);
+    // Each lane has its own ring and its own room to read.
+    const ofLane = { ringBytes: 0.5 * GIB, segmentBytes: GIB, maxIndexBytes: GIB };
+    expect(fieldsOf({ storage: { ...ofLane, lanes: 4 } })).toEqual([]);
+    expect(fieldsOf({ storage: { ...ofLane, ringBytes: 0.75 * GIB, lanes: 3 } })).toEqual([]);
+    expect(fieldsOf({ storage: { ...ofLane, ringBytes: 0.75 * GIB, lanes: 4 } })).toEqual([
+      'storage.ringBytes',
+    ]);
   });
 
   test('a rule says nothing when one of its fields is invalid by itself', () => {

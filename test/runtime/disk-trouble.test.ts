@@ -188,14 +188,14 @@ it('a node whose disk fails while it is opened does not open, and says why', asy
 class HangingExecutor {
   readonly executor: StorageExecutor;
   private readonly inner: StorageExecutor;
-  private held: Parameters<StorageExecutor['submit']>[0][] | undefined;
+  private held: Parameters<StorageExecutor['submit']>[] | undefined;
 
   constructor(inner: StorageExecutor) {
     this.inner = inner;
     this.executor = around(inner, {
-      submit: (command) => {
-        if (this.held === undefined) inner.submit(command);
-        else this.held.push(command);
+      submit: (...batch) => {
+        if (this.held === undefined) inner.submit(...batch);
+        else this.held.push(batch);
       },
     });
   }
@@ -207,7 +207,7 @@ class HangingExecutor {
   release(): void {
     const { held = [] } = this;
     this.held = undefined;
-    for (const command of held) this.inner.submit(command);
+    for (const batch of held) this.inner.submit(...batch);
   }
 }
 

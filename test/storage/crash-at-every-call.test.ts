@@ -7,12 +7,13 @@ import type { CrashMode } from '../../dist/storage/crash-survival.js';
 import { type DiskCall, MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { LogHistory } from '../../dist/testing/log-history.js';
 import { checkHistories } from '../../dist/testing/log-history.js';
-import { openSmall, runScript, settled } from './fault-rig.js';
+import { openSmall, runScript, SCRIPT, type ScriptRun, settled } from './fault-rig.js';
 
 /** `killed`: only the process dies, and the next one finds in the page cache what no disk has. */
 type Loss = CrashMode | 'killed';
 
 interface CrashCase {
+  readonly lanes: number;
   readonly direct: boolean;
   readonly capacityBytes: number | undefined;
   readonly seed: number;
@@ -38,6 +39,7 @@ function readCase(text: string): CrashCase {
 }
 
 interface SweepOptions {
+  readonly lanes?: number;
   readonly ignoreDataSync?: boolean;
   readonly ignoreDirectorySync?: boolean;
   /** Until the power fails. */
@@ -48,9 +50,11 @@ interface SweepOptions {
 
 /** Runs all cases; returns how many there were. */
 async function sweep(direct: boolean, options: SweepOptions = {}): Promise<number> {
+  const { lanes = 1 } = options;
+  const script = (disk: MemoryDisk): Promise<ScriptRun> => runScript(disk, SEED, SCRIPT, { lanes });
   const whole = newDisk(direct, options);
   const calls = whole.recordCalls();
-  const { refusal, workload } = await runScript(whole, SEED);
+  const { refusal, workload } = await script(whole);
   expect([refusal, workload.failure]).toEqual([undefined, undefined]);
   expect(workload.movedBytes, 'old entries are written once more').toBeGreaterThan(0);
   let cases = 0;
@@ -59,13 +63,13 @@ async function sweep(direct: boolean, options: SweepOptions = {}): Promise<numbe
     if (only !== undefined && only.call !== number) continue;
     const disk = newDisk(direct, options);
     disk.crashAt(number);
-    const { workload } = await runScript(disk, SEED);
+    const { workload } = await script(disk);
     expect(disk.faults.isDead, `call ${number} is reached again`).toBe(true);
     for (const loss of LOSSES) {
       if (only !== undefined && only.loss !== loss) continue;
       const { capacityBytes } = options;
       const place = { call: number, operation, loss };
-      const crash: CrashCase = { direct, capacityBytes, seed: SEED + number, ...place };
+      const crash: CrashCase = { lanes, direct, capacityBytes, seed: SEED + number, ...place };
       cases += await crashOnce(disk, workload.histories, crash);
     }
   }
@@ -95,7 +99,7 @@ async function crashOnce(
     const again = { call: number, operation, loss };
     const disk = found.imageAfterKill();
     disk.crashAt(number);
-    await openSmall(disk, { seed: crash.seed + 1000 }).catch(() => {});
+    await openSmall(disk, { seed: crash.seed + 1000, lanes: crash.lanes }).catch(() => {});
     await settled();
     expect(disk.faults.isDead, `call ${number} of the recovery is reached again`).toBe(true);
     const twice = { ...crash, again };
@@ -114,14 +118,15 @@ async function expectRecovered(
 ): Promise<void> {
   if (only !== undefined && only.again?.call !== crash.again?.call) return;
   try {
-    const store = await openSmall(disk, { seed: crash.seed + 2000 });
+    const { lanes } = crash;
+    const store = await openSmall(disk, { seed: crash.seed + 2000, lanes });
     // What the start gives up goes from the disk behind it.
     await settled();
     opened();
     const shown = await checkHistories(store, histories);
     await settled();
     if (crash.again !== undefined) return;
-    const again = await openSmall(disk.imageAfterCrash(), { seed: crash.seed + 3000 });
+    const again = await openSmall(disk.imageAfterCrash(), { seed: crash.seed + 3000, lanes });
     await checkHistories(again, shown);
     await settled();
   } catch (cause) {
@@ -152,19 +157,20 @@ function messageOf(error: unknown): string {
 const NARROW = { capacityBytes: 400 * 1024, every: 4 };
 
 describe.each([
-  ['direct writes', true],
-  ['writes through the page cache', false],
-])('power lost at every disk call, and again in the recovery: %s', (_name, direct) => {
-  const mine = only === undefined || only.direct === direct;
+  ['direct writes', true, 1],
+  ['writes through the page cache', false, 1],
+  ['direct writes, two lanes', true, 2],
+])('power lost at every disk call, and again in the recovery: %s', (_name, direct, lanes) => {
+  const mine = only === undefined || (only.direct === direct && only.lanes === lanes);
   const narrow = only?.capacityBytes !== undefined;
 
   it.skipIf(!mine || narrow)('keeps what was acknowledged, and every vote', async () => {
-    const cases = await sweep(direct);
+    const cases = await sweep(direct, { lanes });
     if (only === undefined) expect(cases).toBeGreaterThan(1_000);
   });
 
   it.skipIf(!mine || (only !== undefined && !narrow))('keeps it where zeros have no room', () =>
-    sweep(direct, NARROW),
+    sweep(direct, { ...NARROW, capacityBytes: NARROW.capacityBytes * lanes, lanes }),
   );
 });
 

@@ -13,7 +13,12 @@ import { PeerRegistry } from '../../dist/storage/peer-registry.js';
 const heap = surveyHeap();
 
 /** Makes the files that stand beside the log. */
-export function makeIdentity(disk: Disk, segmentBytes: number, directory = '/data'): void {
+export function makeIdentity(
+  disk: Disk,
+  segmentBytes: number,
+  directory = '/data',
+  laneCount = 1,
+): void {
   makeDirectories(disk, directory);
   const random = new SeededRandom(1);
   const manifest = openManifest(
@@ -23,7 +28,7 @@ export function makeIdentity(disk: Disk, segmentBytes: number, directory = '/dat
       clusterName: 'tested',
       clusterId: clusterIdOf('tested', { 1: 'a:1' }),
       nodeId: 1,
-      laneCount: 1,
+      laneCount,
       segmentBytes,
     },
     (length) => Uint8Array.from({ length }, () => random.integer(256)),

@@ -99,7 +99,9 @@ function isMove(bytes: Uint8Array, { from }: Region): boolean {
 
 beforeAll(async () => {
   const running = new MemoryDisk();
-  const { refusal, workload } = await runScript(running, SEED, STEPS, SEGMENT_BYTES);
+  const { refusal, workload } = await runScript(running, SEED, STEPS, {
+    segmentBytes: SEGMENT_BYTES,
+  });
   expect([refusal, workload.failure]).toEqual([undefined, undefined]);
   disk = running.crash();
   files = disk

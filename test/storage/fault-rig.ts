@@ -22,17 +22,19 @@ export interface SmallOptions {
   readonly seed: number;
   readonly recovery?: RecoveryMode;
   readonly segmentBytes?: number;
+  readonly lanes?: number;
 }
 
 /** Opens a store with small segments; the one that was opened before must not be used any more. */
 export function openSmall(disk: MemoryDisk, options: SmallOptions): Promise<WalLogStore> {
   heap.reset();
   const scheduler = new MicrotaskScheduler(options.seed);
-  const segmentBytes = options.segmentBytes ?? 64 * KIB;
+  const { segmentBytes = 64 * KIB, lanes = 1 } = options;
   return WalLogStore.open(
     {
       directory: '/data',
       segmentBytes,
+      lanes,
       ringBytes: 64 * KIB,
       maxBatchBytes: segmentBytes / 4,
       maxBatchEntries: 64,
@@ -57,11 +59,11 @@ export async function runScript(
   disk: MemoryDisk,
   seed: number,
   steps: readonly LogStep[] = SCRIPT,
-  segmentBytes?: number,
+  layout: Pick<SmallOptions, 'segmentBytes' | 'lanes'> = {},
 ): Promise<ScriptRun> {
   let openings = 0;
   const open = (events: LogStoreEvents): Promise<WalLogStore> =>
-    openSmall(disk, { events, seed: seed + openings++, segmentBytes });
+    openSmall(disk, { events, seed: seed + openings++, ...layout });
   const workload = new LogWorkload(open, GROUPS, seed);
   const refusal = await workload.run(steps).then(
     () => undefined,

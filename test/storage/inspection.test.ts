@@ -1,6 +1,7 @@
 /** What `keelson inspect` and `keelson verify` find in a directory that nobody uses. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { DirectorySurvey } from '../../dist/storage/inspection/directory-survey.js';
+import { laneOfGroup } from '../../dist/storage/lane-of-group.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { LogStep } from '../../dist/testing/log-workload.js';
 import { flippedBits, isRefused, segmentsOf } from './damage-support.js';
@@ -65,6 +66,38 @@ describe('a survey of a directory', () => {
     expect(space.identity).toBe(bytes(['/data/manifest', '/data/peers']));
     const all = disk.list(FOLDER).map((name) => `${FOLDER}/${name}`);
     expect(space.segments + space.spares + space.temporary).toBe(bytes(all));
+  });
+
+  it('tells of each lane its groups and files, and which one is lost', async () => {
+    const layout = { segmentBytes: SEGMENT_BYTES, lanes: 3 };
+    const running = new MemoryDisk();
+    makeIdentity(running, SEGMENT_BYTES, '/data', layout.lanes);
+    const { refusal, workload } = await runScript(running, SEED, SCRIPT, layout);
+    expect([refusal, workload.failure]).toEqual([undefined, undefined]);
+    const image = running.kill();
+    const { lanes, spares, problems, notes, space } = await surveyOf(image);
+    expect([problems, notes]).toEqual([[], []]);
+    const files = lanes.flatMap(({ segments }) => segments.map(({ file }) => file));
+    expect(files).toEqual(segmentsOf(image));
+    expect(space.segments).toBe(files.reduce((sum, file) => sum + image.readFile(file).length, 0));
+    expect(new Set(spares.map(({ file }) => file)).size).toBe(spares.length);
+    const store = await openSmall(image.imageAfterKill(), { seed: SEED, ...layout });
+    const found = lanes.map(({ lane, groups }) => groups.map(({ group }) => `${group} in ${lane}`));
+    const expected = GROUPS.map((group) => `${group} in ${laneOfGroup(group, layout.lanes)}`);
+    expect(found.flat().sort()).toEqual(expected.sort());
+    for (const { group, lastIndex } of lanes.flatMap(({ groups }) => groups)) {
+      expect(lastIndex).toBe(store.recovered(group).lastIndex);
+    }
+    await store.close();
+    for (const { segments } of lanes.slice(1, 2)) {
+      for (const { file } of segments) image.remove(file);
+    }
+    expect((await surveyOf(image)).problems).toMatchObject([
+      {
+        code: 'KEELSON_STORAGE_CORRUPT',
+        meaning: expect.stringContaining('lost lane 1 of its log'),
+      },
+    ]);
   });
 
   it('a tail that a crash has left is a note, behind an orderly close a problem', async () => {

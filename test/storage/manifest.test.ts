@@ -141,11 +141,25 @@ describe('manifest', () => {
     }
   });
 
+  test('one that says nothing of lanes is of a log with one', () => {
+    const disk = newDisk();
+    const incarnation = '0'.repeat(32);
+    const { laneCount: _, ...fields } = EXPECTED;
+    const content = { format: 1, ...fields, incarnation, logBegun: true };
+    writeCheckedFile(disk, '/data', 'manifest', content);
+    expect(openManifest(disk, '/data', EXPECTED, randomBytes(1)).laneCount).toBe(1);
+    const two = { ...EXPECTED, laneCount: 2 };
+    expect(() => openManifest(disk, '/data', two, randomBytes(1))).toThrow(
+      error('KEELSON_STORAGE_MISMATCH', 'lanes 1', 'expected 2'),
+    );
+  });
+
   test('fields with impossible values are damage', () => {
     for (const change of [
       { nodeId: 0 },
       { incarnation: 'x' },
       { laneCount: '1' },
+      { laneCount: 0 },
       { clusterName: 1 },
       { logBegun: undefined },
     ]) {

@@ -43,7 +43,7 @@ class Bench {
     };
     const logger = { warn: (fields: unknown) => this.warnings.push(fields) };
     this.spare = new SpareSegment(
-      { directory: '/wal', lane: 0, segmentBytes: SEGMENT_BYTES, direct: true, zeros },
+      { directory: '/wal', lane: 0, lanes: 1, segmentBytes: SEGMENT_BYTES, direct: true, zeros },
       { run } as unknown as StorageExecutor,
       logger as unknown as Logger,
     );

@@ -25,12 +25,14 @@ function open(
   directory: string,
   events: LogStoreEvents,
   makeExecutor: (heap: SharedHeap) => StorageExecutor,
+  lanes: number,
 ): Promise<WalLogStore> {
   const heap = SharedHeap.create({ maximumBytes: 64 * MIB });
   return WalLogStore.open(
     {
       directory,
       segmentBytes: 5 * MIB,
+      lanes,
       ringBytes: 5 * MIB,
       maxBatchBytes: MIB,
       maxBatchEntries: 4096,
@@ -54,16 +56,16 @@ const inline =
   (heap: SharedHeap): StorageExecutor =>
     new InlineExecutor(heap, disk, systemScheduler);
 
-describe('a WalLogStore on a disk in memory', () => {
+describe.each([1, 3])('a WalLogStore of %i lanes on a disk in memory', (lanes) => {
   const makeFixture = () => {
     let disk = new MemoryDisk();
     let crashes = 0;
     return {
       open: (events: LogStoreEvents) => {
         disk.clearFaults();
-        return open('/own', events, inline(disk));
+        return open('/own', events, inline(disk), lanes);
       },
-      openOther: (events: LogStoreEvents) => open('/other', events, inline(disk)),
+      openOther: (events: LogStoreEvents) => open('/other', events, inline(disk), lanes),
       maxPayloadBytes: MAX_PAYLOAD_BYTES,
       crash: () => {
         disk = disk.crash(LOSSES[crashes % LOSSES.length], ++crashes);
@@ -84,13 +86,13 @@ describe('a WalLogStore on a disk in memory', () => {
   for (const { name, run } of cases) test(name, run);
 });
 
-describe('a WalLogStore in worker threads', () => {
+describe.each([1, 2])('a WalLogStore of %i lanes in worker threads', (lanes) => {
   const makeFixture = () => {
     const directory = mkdtempSync(join(tmpdir(), 'keelson-wal-'));
     const threads = (heap: SharedHeap) => new PiscinaExecutor(heap, systemScheduler);
     return {
-      open: (events: LogStoreEvents) => open(join(directory, 'own'), events, threads),
-      openOther: (events: LogStoreEvents) => open(join(directory, 'other'), events, threads),
+      open: (events: LogStoreEvents) => open(join(directory, 'own'), events, threads, lanes),
+      openOther: (events: LogStoreEvents) => open(join(directory, 'other'), events, threads, lanes),
       dispose: async () => rmSync(directory, { recursive: true }),
       maxPayloadBytes: MAX_PAYLOAD_BYTES,
     };

@@ -17,8 +17,8 @@ export const MIB = 1024 * 1024;
 export const DIRECTORY = '/data';
 export const FIRST_SEGMENT = '/data/wal/lane-0-0000000001.wal';
 
-export function segmentFile(sequence: number): string {
-  return `/data/wal/lane-0-${String(sequence).padStart(10, '0')}.wal`;
+export function segmentFile(sequence: number, lane = 0): string {
+  return `/data/wal/lane-${lane}-${String(sequence).padStart(10, '0')}.wal`;
 }
 
 export function vote(term: number, nodeId = 1, committed = true): Vote {
@@ -108,9 +108,9 @@ export function gated(disk: MemoryDisk): GatedExecutor {
       };
       return Object.assign(executor, {
         run: held as typeof executor.run,
-        submit: (command: SealCommand): void => {
-          if (gate.holdWrites) gate.writes.push(() => submit(command));
-          else submit(command);
+        submit: (lane: number, command: SealCommand): void => {
+          if (gate.holdWrites) gate.writes.push(() => submit(lane, command));
+          else submit(lane, command);
         },
       });
     },

@@ -24,11 +24,12 @@ function temporaryDirectory(name: string): string {
 function openOnDisk(
   directory: string,
   options: PiscinaExecutorOptions = {},
-  closeTimeoutMs = 10_000,
+  { closeTimeoutMs = 10_000, lanes = 1 } = {},
 ): Promise<TestLog> {
   return openLog(new MemoryDisk(), {
     directory,
     closeTimeoutMs,
+    lanes,
     executor: (heap, scheduler) => new PiscinaExecutor(heap, scheduler, options),
   });
 }
@@ -108,10 +109,25 @@ describe('the threads of the write-ahead log', () => {
     });
   });
 
-  it('the death of the lane’s thread poisons the store for good', async () => {
+  it('read several lanes side by side at a start', async () => {
+    const directory = temporaryDirectory('meeting');
+    const groups = [0, 1];
+    const before = await openOnDisk(directory, {}, { lanes: 2 });
+    for (const group of groups) await before.write(texts(3, `of-${group}`), 1, group, 1);
+    await before.store.close();
+    const workerFile = new URL('./wal-meeting-worker.mjs', import.meta.url);
+    const after = await openOnDisk(directory, { workerFile }, { lanes: 2 });
+    for (const group of groups) {
+      const expected = [1, 2, 3].map((index) => `of-${group}-${index}`);
+      expect(await after.contents(group)).toEqual(expected);
+    }
+    await after.store.close();
+  });
+
+  it.each([1, 2])('the death of a thread of %i lanes poisons the store for good', async (lanes) => {
     const workerFile = new URL('./wal-dying-worker.mjs', import.meta.url);
     const directory = temporaryDirectory('dying');
-    const log = await openOnDisk(directory, { workerFile });
+    const log = await openOnDisk(directory, { workerFile }, { lanes });
     // How often the lane sleeps before it dies depends on how fast the entries come.
     while (log.failure === undefined) {
       await Promise.race([log.durable(log.append(texts(1))), log.nextFailure()]);
@@ -121,9 +137,10 @@ describe('the threads of the write-ahead log', () => {
       expect.objectContaining({ code: 'KEELSON_STORAGE_FAILED' }),
     );
     const acknowledged = log.flushedIos.length;
+    log.store.saveVote(1, log.nextIo(2, 0));
     await log.store.close();
     expect(log.flushedIos).toHaveLength(acknowledged);
-    const after = await openOnDisk(directory);
+    const after = await openOnDisk(directory, {}, { lanes });
     expect(after.lastIndex).toBeGreaterThanOrEqual(acknowledged);
     await after.store.close();
   });
@@ -146,7 +163,7 @@ describe('the threads of the write-ahead log', () => {
     const closeTimeoutMs = 1_000;
     const workerFile = new URL('./wal-hanging-worker.mjs', import.meta.url);
     const directory = temporaryDirectory('hang');
-    const log = await openOnDisk(directory, { workerFile }, closeTimeoutMs);
+    const log = await openOnDisk(directory, { workerFile }, { closeTimeoutMs });
     await log.durable(log.append(texts(1)));
     writeFileSync(join(directory, 'wal', 'hang'), '');
     const stuck = log.append(texts(1));

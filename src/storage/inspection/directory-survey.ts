@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { KeelsonError } from '../../base/errors.js';
 import { SharedHeap } from '../../wasm/shared-heap.js';
 import { corrupt } from '../checked-file.js';
-import { LOG_FOLDER, lostLog } from '../data-directory.js';
+import { damageOfLanes, LOG_FOLDER } from '../data-directory.js';
 import type { Disk } from '../disk.js';
 import { MANIFEST_FILE, type Manifest, readManifest } from '../manifest.js';
 import { PeerRegistry } from '../peer-registry.js';
@@ -91,7 +91,7 @@ async function surveyDirectory(
   const spares: SpareSurvey[] = [];
   for (const lane of lanesOf(disk, folder, identity)) {
     heap.reset();
-    const survey = await surveyLane(heap, disk, folder, lane);
+    const survey = await surveyLane(heap, disk, folder, lane, identity?.laneCount);
     lanes.push(survey);
     problems.push(...survey.problems);
     const ofLane = surveySpares(disk, folder, lane);
@@ -130,6 +130,9 @@ function checkBelonging(
   if (segments > 0 && !disk.exists(manifest)) {
     return [findingOf(corrupt(manifest, 'it is missing, and there is a log'))];
   }
-  if (segments === 0 && identity?.logBegun === true) return [findingOf(lostLog(directory))];
-  return [];
+  if (identity === undefined) return [];
+  const folder = join(directory, LOG_FOLDER);
+  const names = disk.exists(folder) ? disk.list(folder) : [];
+  const damage = damageOfLanes(directory, identity, names);
+  return damage === undefined ? [] : [findingOf(damage)];
 }

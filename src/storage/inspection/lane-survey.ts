@@ -47,12 +47,16 @@ export interface LaneSurvey {
   readonly notes: readonly Finding[];
 }
 
-/** `folder`: where the segments stand. The heap belongs to this call alone. */
+/**
+ * `folder`: where the segments stand; `lanes`: how many there are, if anybody knows. The heap belongs to this
+ * call alone.
+ */
 export async function surveyLane(
   heap: SharedHeap,
   disk: Disk,
   folder: string,
   lane: number,
+  lanes: number | undefined,
 ): Promise<LaneSurvey> {
   const problems: Finding[] = [];
   const report = (error: KeelsonError): void => {
@@ -62,6 +66,7 @@ export async function surveyLane(
   const recovered = await recoverLane(heap, reading, {
     directory: folder,
     lane,
+    lanes,
     mode: 'torn-tail',
     // The tasks run in memory of their own, and nothing is carried over.
     ...{ scratch: 0, scratchBytes: 0, summary: 0, epoch: 0 },
