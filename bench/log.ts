@@ -4,7 +4,7 @@
  * write + fdatasync loop over a zero-filled file in the same directory with the payload bytes that
  * one flush of the store carried, and another with 256 KiB.
  *
- * `--groups` logs in one store share the writers.
+ * `--groups` logs in one store share the writers, and `--lanes` share the groups, one as many as the next.
  *
  * The log is purged as it grows, as behind snapshots, and measured once it uses its segments again: that
  * is how it goes on for ever, and the bare loop overwrites its file as well.
@@ -13,7 +13,9 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemScheduler } from '../dist/base/system-scheduler.js';
 import type { IoId } from '../dist/engine/types.js';
+import { laneOfGroup } from '../dist/storage/lane-of-group.js';
 import { WalLogStore, type WalLogStoreOptions } from '../dist/storage/wal-log-store.js';
+import { MAX_LANES } from '../dist/storage/wal-memory.js';
 import { ENTRY_KIND } from '../dist/wasm/layout.js';
 import { SharedHeap } from '../dist/wasm/shared-heap.js';
 import { environment, printEnvironment } from './environment.js';
@@ -49,6 +51,7 @@ interface Options {
   readonly keepEntries: number;
   /** Among which the writers are divided. */
   readonly groups: number;
+  readonly lanes: number;
   readonly store: Omit<WalLogStoreOptions, 'directory'>;
 }
 
@@ -127,6 +130,7 @@ class Load {
   running = false;
   latency = new LatencySamples();
   private readonly groups: readonly GroupLoad[];
+  private readonly byId: Map<number, GroupLoad> = new Map();
   /** All are the same bytes, so any of them will do. */
   private readonly payloads: readonly Uint8Array[];
   private resolver: (() => void) | undefined;
@@ -135,12 +139,15 @@ class Load {
   private sequence = 0;
   private failure: Error | undefined;
 
-  constructor({ entrySize, concurrency, keepEntries, groups }: Options) {
+  constructor({ entrySize, concurrency, keepEntries, groups, lanes }: Options) {
     const payload = new Uint8Array(entrySize).fill(0xa5);
     this.payloads = new Array(MAX_BLOCK_ENTRIES).fill(payload);
     const writers = Math.ceil(concurrency / groups);
     const keep = Math.ceil(keepEntries / groups);
-    this.groups = Array.from({ length: groups }, (_, group) => new GroupLoad(group, writers, keep));
+    for (const id of spreadGroups(groups, lanes)) {
+      this.byId.set(id, new GroupLoad(id, writers, keep));
+    }
+    this.groups = [...this.byId.values()];
     this.capture = (resolve) => {
       this.resolver = resolve;
     };
@@ -173,7 +180,7 @@ class Load {
   }
 
   flushed(group: number, io: IoId): void {
-    this.groups[group]!.flushed(io.logId.index, this.store, this.latency);
+    this.byId.get(group)!.flushed(io.logId.index, this.store, this.latency);
   }
 
   failed(error: Error): void {
@@ -215,6 +222,17 @@ class Load {
   };
 }
 
+/** Ids of groups, for each lane in turn. */
+function spreadGroups(groups: number, lanes: number): number[] {
+  const ids: number[] = [];
+  for (const next = new Array<number>(lanes).fill(0); ids.length < groups; ) {
+    const lane = ids.length % lanes;
+    while (laneOfGroup(next[lane]!, lanes) !== lane) next[lane]!++;
+    ids.push(next[lane]!++);
+  }
+  return ids;
+}
+
 export async function run(argv: string[]): Promise<void> {
   const options = parse(argv);
   await withWorkDirectory(options.directory, (directory) => measure(options, directory));
@@ -232,7 +250,7 @@ async function warmUp(load: Load, { concurrency, keepEntries }: Options): Promis
 }
 
 async function measure(options: Options, directory: string): Promise<void> {
-  const { entrySize, concurrency, seconds, json, keepEntries, groups } = options;
+  const { entrySize, concurrency, seconds, json, keepEntries, groups, lanes } = options;
   const found = environment(directory);
   printEnvironment(found);
   console.log(
@@ -289,6 +307,7 @@ async function measure(options: Options, directory: string): Promise<void> {
     seconds,
     keepEntries,
     groups,
+    lanes,
     retiredSegments: metrics.retiredSegments,
     movedBytes: metrics.movedBytes - before.movedBytes,
     indexBytesPerEntry: Math.round((metrics.indexBytes / load.kept) * 10) / 10,
@@ -387,7 +406,8 @@ function parse(argv: string[]): Options {
       'max-batch-entries': { type: 'string', default: '65536' },
       'linger-micros': { type: 'string', default: '0' },
       'keep-entries': { type: 'string', default: '100000' },
-      groups: { type: 'string', default: '1' },
+      lanes: { type: 'string', default: '1' },
+      groups: { type: 'string' },
       'direct-io': { type: 'string', default: 'auto' },
       peers: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
@@ -397,6 +417,7 @@ function parse(argv: string[]): Options {
   if (directIo !== 'auto' && directIo !== 'off') {
     throw new RangeError(`--direct-io must be auto or off, not ${directIo}`);
   }
+  const lanes = integerOption('lanes', values.lanes, 1, MAX_LANES);
   const segmentBytes = integerOption('segment-bytes', values['segment-bytes'], MIB, 1024 * MIB);
   return {
     entrySize: integerOption('entry-size', values['entry-size'], 0, MIB),
@@ -405,9 +426,12 @@ function parse(argv: string[]): Options {
     directory: resolve(values.directory),
     json: values.json,
     peers: values.peers,
-    groups: integerOption('groups', values.groups, 1, MAX_GROUPS),
+    // Fewer would leave a lane without any.
+    groups: integerOption('groups', values.groups ?? String(lanes), lanes, MAX_GROUPS),
+    lanes,
     keepEntries: integerOption('keep-entries', values['keep-entries'], 0, 1e9),
     store: {
+      lanes,
       segmentBytes,
       ringBytes: 64 * MIB,
       maxBatchBytes: Math.min(4 * MIB, segmentBytes / 4),

@@ -127,9 +127,8 @@ describe('resolveConfig', () => {
     const ofLane = { ringBytes: 0.5 * GIB, segmentBytes: GIB, maxIndexBytes: GIB };
     expect(fieldsOf({ storage: { ...ofLane, lanes: 4 } })).toEqual([]);
     expect(fieldsOf({ storage: { ...ofLane, ringBytes: 0.75 * GIB, lanes: 3 } })).toEqual([]);
-    expect(fieldsOf({ storage: { ...ofLane, ringBytes: 0.75 * GIB, lanes: 4 } })).toEqual([
-      'storage.ringBytes',
-    ]);
+    const larger = { ...ofLane, ringBytes: 0.75 * GIB, maxIndexBytes: 0.75 * GIB };
+    expect(fieldsOf({ storage: { ...larger, lanes: 4 } })).toEqual(['storage.ringBytes']);
   });
 
   test('a rule says nothing when one of its fields is invalid by itself', () => {
