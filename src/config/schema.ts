@@ -125,7 +125,7 @@ const sections = {
     lanes: integer(
       'count',
       [1, 1, 4],
-      'Independent sequences of log files, each with a thread of its own, among which the groups are divided; fixed when the directory is made.',
+      'Independent sequences of log files, each with a thread of its own, among which the groups are divided: one group uses one of them. Fixed when the directory is made.',
     ),
     maxBatchBytes: integer(
       'bytes',
