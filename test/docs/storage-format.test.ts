@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { laneOfGroup } from '../../dist/storage/lane-of-group.js';
 import { STORAGE_FORMAT_VERSION } from '../../dist/storage/manifest.js';
 import {
   MAX_SNAPSHOT_CHUNK_BYTES,
@@ -45,6 +46,25 @@ const LAYOUTS: readonly (readonly [heading: string, layout: Layout])[] = [
 const WIDTH: Readonly<Record<string, number>> = { u16: 2, u32: 4, u64: 8, '16 bytes': 16 };
 
 describe('the page on the storage format', () => {
+  it('finds the lane of a group as the store does', () => {
+    const lanes = section(text, 'Lanes');
+    const rows = tableOf(lanes);
+    expect(rows.map((row) => row.laneCount)).toEqual(['1', '2', '3', '4']);
+    const formula = /floor\(\(\(group × (\d+)\) mod 2\^32\) × laneCount ÷ 2\^32\)/;
+    const multiplier = BigInt(formula.exec(lanes)![1]!);
+    const byFormula = (group: number, laneCount: number): number =>
+      Number((((BigInt(group) * multiplier) % 2n ** 32n) * BigInt(laneCount)) / 2n ** 32n);
+    for (const row of rows) {
+      const laneCount = Number(row.laneCount);
+      const told = row['lanes of the groups 0 to 9']!.split(', ').map(Number);
+      expect(told).toEqual(told.map((_, group) => laneOfGroup(group, laneCount)));
+      for (let group = 0; group < 2 ** 32; group += 1_234_567) {
+        const context = `group ${group} of ${laneCount}`;
+        expect(laneOfGroup(group, laneCount), context).toBe(byFormula(group, laneCount));
+      }
+    }
+  });
+
   it.each(LAYOUTS)('has every field of the %s at its offset', (heading, layout) => {
     const rows = tableOf(section(text, heading));
     const offsets = Object.fromEntries(rows.map((row) => [row.field, Number(row.offset)]));

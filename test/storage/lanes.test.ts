@@ -220,6 +220,40 @@ describe('a log of two lanes', () => {
   });
 });
 
+it('what an idle group keeps is moved within its lane, and each lane stays within its share of the disk', async () => {
+  const disk = new MemoryDisk();
+  const log = await open(disk);
+  const folder = '/data/wal';
+  const bytesOf = (lane: number): number =>
+    disk
+      .list(folder)
+      .filter((name) => name.startsWith(`lane-${lane}-`))
+      .reduce((sum, name) => sum + disk.readFile(`${folder}/${name}`).length, 0);
+  const idle = 40;
+  const [first, second, ...busy] = [0, 1, 2, 3];
+  for (const group of [first!, second!]) {
+    const payloads = texts(idle, `kept by ${group} ${'k'.repeat(10_000)}`);
+    for (let at = 0; at < idle; at++) await log.write([payloads[at]!], 1, group, at + 1);
+  }
+  const largest = [0, 0];
+  for (let round = 0; round < 80; round++) {
+    for (const group of busy) {
+      const firstIndex = round * 4 + 1;
+      await log.write(texts(4, 'x'.repeat(30_000)), 1, group, firstIndex);
+      log.store.purge(group, { index: firstIndex + 3, term: 1 });
+    }
+    for (const lane of [0, 1]) largest[lane] = Math.max(largest[lane]!, bytesOf(lane));
+  }
+  const live = idle * 10_100;
+  for (const bytes of largest) expect(bytes).toBeLessThanOrEqual(2 * live + 4 * MIB);
+  expect(log.store.metrics().movedBytes).toBeGreaterThan(2 * idle * 10_000);
+  for (const lane of [0, 1]) expect(disk.exists(segmentFile(1, lane)), `lane ${lane}`).toBe(false);
+  const found = await open(disk.crash());
+  for (const group of [first!, second!]) {
+    expect(await found.contents(group), `group ${group}`).toHaveLength(idle);
+  }
+});
+
 describe.each([1.25, 2, 4])(
   'a disk with room for %s segments of each lane that both have filled',
   (segments) => {
