@@ -8,7 +8,7 @@
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { EntriesLease } from '../dist/storage/log-store.js';
-import { blockBytes } from '../dist/wasm/block-codec.js';
+import { ITEM } from '../dist/wasm/layout.js';
 import { environment, printEnvironment } from './environment.js';
 import { bytesOption, integerOption, numberOption } from './options.js';
 import { openPeers, type Peer } from './peers.js';
@@ -114,15 +114,11 @@ async function measure(options: Options, directory: string): Promise<void> {
     const lease = store.read(0, first, last, rangeBytes);
     return lease instanceof Promise ? lease.then(take) : take(lease);
   };
-  const rangeEntries = Math.max(
-    1,
-    Math.floor(rangeBytes / blockBytes([new Uint8Array(entrySize)], 1)),
-  );
-  // The ring is full of the newest entries; a quarter of it is a safe part.
-  const cached = Math.floor(STORE_OPTIONS.ringBytes / 4 / (entrySize + 64));
-  const beyond = Math.floor((2 * STORE_OPTIONS.ringBytes) / (entrySize + 1));
-  const cache = new Ranges(Math.max(1, entries - cached), entries, entrySize, read);
-  const segments = new Ranges(1, Math.max(1, entries - beyond), entrySize, read);
+  const rangeEntries = Math.max(1, entriesOf(rangeBytes, entrySize));
+  const cached = entriesOf(STORE_OPTIONS.ringBytes / 4, entrySize);
+  const beyond = entriesOf(2 * STORE_OPTIONS.ringBytes, entrySize);
+  const cache = new Ranges(entries - cached, entries, entrySize, read);
+  const segments = new Ranges(1, entries - beyond, entrySize, read);
   const ofPeers = peers.map((peer) => {
     const readPeer = (first: number): number | Promise<number> => {
       const bytes = peer.log.read(first - 1, Math.min(rangeEntries, entries - first + 1));
@@ -171,6 +167,10 @@ async function measure(options: Options, directory: string): Promise<void> {
   if (json) console.log(JSON.stringify(result));
 }
 
+function entriesOf(bytes: number, entrySize: number): number {
+  return Math.floor(bytes / (ITEM.bytes + entrySize));
+}
+
 async function filledPeers({ entries, entrySize }: Options, directory: string): Promise<Peer[]> {
   const peers = await openPeers(directory);
   const payloads = new Array<Uint8Array>(FILL_ENTRIES).fill(new Uint8Array(entrySize).fill(0xa5));
@@ -206,9 +206,12 @@ function parse(argv: string[]): Options {
       json: { type: 'boolean', default: false },
     },
   });
+  const entrySize = integerOption('entry-size', values['entry-size'], 1, MIB);
+  // As many beyond the cache as in it, and some that are neither.
+  const least = entriesOf(4 * STORE_OPTIONS.ringBytes, entrySize);
   return {
-    entries: integerOption('entries', values.entries, 1, 1e8),
-    entrySize: integerOption('entry-size', values['entry-size'], 1, MIB),
+    entries: integerOption('entries', values.entries, least, 1e8),
+    entrySize,
     rangeBytes: bytesOption('range-bytes', values['range-bytes'], 1024, 16 * MIB),
     seconds: numberOption('seconds', values.seconds, 0.1, 3600),
     peers: values.peers,
