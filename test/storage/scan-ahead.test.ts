@@ -46,6 +46,7 @@ async function recover(image: MemoryDisk, scratchBytes: number): Promise<Recover
     {
       directory: FOLDER,
       lane: 0,
+      lanes: 1,
       mode: 'torn-tail',
       scratch: heap.reserve(scratchBytes, 4 * KIB),
       scratchBytes,
