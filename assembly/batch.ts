@@ -109,6 +109,32 @@ export function verifyBlocks(
   maxRuns: u32,
   maxMarks: u32,
 ): u32 {
+  return readBlocks(pointer, length, group, expectedFirst, out, maxRuns, maxMarks, false);
+}
+
+export function describeBlock(
+  pointer: usize,
+  length: u32,
+  out: usize,
+  maxRuns: u32,
+  maxMarks: u32,
+): u32 {
+  const group = load<u32>(pointer, L.BLOCK_OFFSET_GROUP);
+  const first = <f64>load<u64>(pointer, L.BLOCK_OFFSET_FIRST_INDEX);
+  return readBlocks(pointer, length, group, first, out, maxRuns, maxMarks, true);
+}
+
+/** Of verified blocks no checksum is made. */
+function readBlocks(
+  pointer: usize,
+  length: u32,
+  group: u32,
+  expectedFirst: f64,
+  out: usize,
+  maxRuns: u32,
+  maxMarks: u32,
+  verified: bool,
+): u32 {
   const end = <u64>pointer + <u64>length;
   if (length === 0 || end !== rangeEnd(pointer, length)) return L.VERIFY_ERROR_TRUNCATED;
   const marksOut = out + L.BLOCKS_SUMMARY_BYTES + <usize>maxRuns * L.TERM_RUN_BYTES;
@@ -123,8 +149,10 @@ export function verifyBlocks(
   while (<u64>block < end) {
     const nextBlock = blockEnd(block, end);
     if (nextBlock === 0) return L.VERIFY_ERROR_TRUNCATED;
-    const headerError = verifyBlockHeader(block, 0);
-    if (headerError) return headerError;
+    if (!verified) {
+      const headerError = verifyBlockHeader(block, 0);
+      if (headerError) return headerError;
+    }
     if (load<u32>(block, L.BLOCK_OFFSET_GROUP) !== group) return L.VERIFY_ERROR_GROUP;
     if (load<u64>(block, L.BLOCK_OFFSET_FIRST_INDEX) !== index) return L.VERIFY_ERROR_INDEX;
     const count = load<u32>(block, L.BLOCK_OFFSET_ITEMS);
@@ -133,8 +161,10 @@ export function verifyBlocks(
     for (let i: u32 = 0; i < count; i++) {
       const payloadLength = load<u32>(item, L.ITEM_OFFSET_LENGTH);
       if (<u64>payload + <u64>payloadLength > nextBlock) return L.VERIFY_ERROR_LENGTHS;
-      const itemError = verifyItem(item, payload, group, index);
-      if (itemError) return itemError;
+      if (!verified) {
+        const itemError = verifyItem(item, payload, group, index);
+        if (itemError) return itemError;
+      }
       const itemTerm = load<u64>(item, L.ITEM_OFFSET_TERM);
       if (itemTerm !== term) {
         if (itemTerm < term) return L.VERIFY_ERROR_TERM;

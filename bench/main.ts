@@ -8,6 +8,7 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   'cluster-memory': () => import('./cluster-memory.js'),
   'cluster-tcp': () => import('./cluster-tcp.js'),
   codec: () => import('./codec.js'),
+  index: () => import('./index-scan.js'),
   log: () => import('./log.js'),
   recovery: () => import('./recovery.js'),
   scan: () => import('./scan.js'),

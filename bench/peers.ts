@@ -1,5 +1,5 @@
 /**
- * Other stores as a log, for the suite `log`: ordered key-value stores of npm that make a transaction durable.
+ * Other stores as a log, for the suites `log` and `scan`: ordered key-value stores of npm that make a transaction durable.
  * Each appends entries under ascending keys, one transaction for all writers that wait, and syncs it before
  * any of them goes on. They are never purged, which is in their favour.
  *
@@ -23,17 +23,20 @@ export interface PeerResult {
 }
 
 /** One of the stores, open. */
-interface PeerLog {
+export interface PeerLog {
+  /** How it was opened. */
   readonly options: string;
   /** Durable on return. */
   append(firstKey: number, payloads: readonly Uint8Array[]): void | Promise<void>;
+  /** The payloads of so many entries, one after the other; answers how many bytes they have. */
+  read(firstKey: number, count: number): number | Promise<number>;
   close(): void | Promise<void>;
 }
 
 export class Peer {
   readonly name: string;
-  private readonly version: string;
-  private readonly log: PeerLog;
+  readonly version: string;
+  readonly log: PeerLog;
   private readonly latency = new LatencySamples();
   private entries = 0;
   private transactions = 0;
@@ -133,6 +136,11 @@ function openLmdb(module: Module, path: string): PeerLog {
         for (let at = 0; at < payloads.length; at++) db.putSync(firstKey + at, payloads[at]);
       });
     },
+    read(firstKey, count) {
+      let bytes = 0;
+      for (const { value } of db.getRange({ start: firstKey, limit: count })) bytes += value.length;
+      return bytes;
+    },
     close: () => db.close(),
   };
 }
@@ -140,15 +148,25 @@ function openLmdb(module: Module, path: string): PeerLog {
 async function openLevel(module: Module, path: string): Promise<PeerLog> {
   const db = new module.ClassicLevel(path, { keyEncoding: 'view', valueEncoding: 'view' });
   await db.open();
+  const keyOf = (key: number): Buffer => {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64BE(BigInt(key));
+    return bytes;
+  };
   return {
     options: '{"sync":true}',
     append(firstKey, payloads) {
       const operations = payloads.map((value, at) => {
-        const key = Buffer.alloc(8);
-        key.writeBigUInt64BE(BigInt(firstKey + at));
-        return { type: 'put', key, value };
+        return { type: 'put', key: keyOf(firstKey + at), value };
       });
       return db.batch(operations, { sync: true });
+    },
+    async read(firstKey, count) {
+      let bytes = 0;
+      for (const value of await db.values({ gte: keyOf(firstKey), limit: count }).all()) {
+        bytes += value.length;
+      }
+      return bytes;
     },
     close: () => db.close(),
   };
@@ -161,12 +179,18 @@ function openSqlite(module: Module, path: string): PeerLog {
   const synchronous = db.pragma('synchronous', { simple: true });
   db.exec('create table log (id integer primary key, payload blob not null)');
   const insert = db.prepare('insert into log (id, payload) values (?, ?)');
+  const select = db.prepare('select payload from log where id >= ? order by id limit ?').pluck();
   const append = db.transaction((firstKey: number, payloads: readonly Uint8Array[]) => {
     for (let at = 0; at < payloads.length; at++) insert.run(firstKey + at, payloads[at]);
   });
   return {
     options: JSON.stringify({ journal_mode: journal, synchronous }),
     append: (firstKey, payloads) => append(firstKey, payloads),
+    read(firstKey, count) {
+      let bytes = 0;
+      for (const payload of select.iterate(firstKey, count)) bytes += payload.length;
+      return bytes;
+    },
     close: () => db.close(),
   };
 }

@@ -11,7 +11,6 @@ import { closeSync, fstatSync, openSync, readdirSync, readSync, writeFileSync } 
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemScheduler } from '../dist/base/system-scheduler.js';
-import type { IoId } from '../dist/engine/types.js';
 import type {
   BatchPlace,
   LaneStart,
@@ -21,22 +20,16 @@ import type {
 import { PiscinaExecutor } from '../dist/storage/piscina-executor.js';
 import type { LaneEvents, StorageExecutor } from '../dist/storage/storage-executor.js';
 import type { StorageTask, StorageTaskResult } from '../dist/storage/storage-tasks.js';
-import { WalLogStore, type WalLogStoreOptions } from '../dist/storage/wal-log-store.js';
-import { ENTRY_KIND } from '../dist/wasm/layout.js';
-import { SharedHeap } from '../dist/wasm/shared-heap.js';
+import type { SharedHeap } from '../dist/wasm/shared-heap.js';
 import { environment, printEnvironment } from './environment.js';
 import { bytesOption, integerOption } from './options.js';
-import { Progress } from './progress.js';
 import { printTargets } from './target.js';
 import { withWorkDirectory } from './work-directory.js';
+import { STORE_OPTIONS, WrittenLog } from './written-log.js';
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
 const READ_BYTES = MIB;
-const BLOCK_ENTRIES = 512;
-/** Bytes that are on their way to the disk while the log is written. */
-const AHEAD_BYTES = 16 * MIB;
-const VOTE = { term: 1, nodeId: 1, committed: true };
 const DROP_CACHES = '/proc/sys/vm/drop_caches';
 
 interface Options {
@@ -45,7 +38,6 @@ interface Options {
   readonly rounds: number;
   readonly directory: string;
   readonly json: boolean;
-  readonly store: Omit<WalLogStoreOptions, 'directory'>;
 }
 
 /** The threads of a store, and the time that goes into what is no reading. */
@@ -103,8 +95,6 @@ interface Opening {
 class Log {
   private readonly options: Options;
   private readonly directory: string;
-  private wake: () => void = () => {};
-  private flushedUpTo = 0;
 
   constructor(options: Options, directory: string) {
     this.options = options;
@@ -114,66 +104,26 @@ class Log {
   /** Returns how many entries were written. */
   async write(): Promise<number> {
     const { bytes, entrySize } = this.options;
-    const { store } = await this.open();
-    const payload = new Uint8Array(entrySize).fill(0xa5);
-    const payloads = new Array<Uint8Array>(BLOCK_ENTRIES).fill(payload);
     const entries = Math.ceil(bytes / entrySize);
-    const ahead = Math.max(BLOCK_ENTRIES, Math.floor(AHEAD_BYTES / entrySize));
-    const progress = new Progress(() => `${this.flushedUpTo.toLocaleString('en')} entries written`);
-    let staged = 0;
-    for (let sequence = 1; staged < entries; sequence++) {
-      while (staged - this.flushedUpTo >= ahead) {
-        await new Promise<void>((resolved) => {
-          this.wake = resolved;
-        });
-      }
-      const count = Math.min(BLOCK_ENTRIES, entries - staged);
-      const firstIndex = staged + 1;
-      const block = { firstIndex, term: 1, time: 0, kind: ENTRY_KIND.application, payloads, count };
-      const put = store.stage(0, block);
-      staged += count;
-      const io = { sequence, vote: VOTE, logId: { term: 1, index: staged } };
-      store.append(0, put, firstIndex, io);
-    }
-    await store.close();
-    progress.end();
+    const log = await WrittenLog.open(this.directory);
+    await log.write(entries, entrySize);
+    await log.store.close();
     return entries;
   }
 
   async openAndClose(entries: number): Promise<Opening> {
     const start = performance.now();
-    const { store, executor } = await this.open();
+    let executor: TimedExecutor | undefined;
+    const { store } = await WrittenLog.open(this.directory, (heap) => {
+      executor = new TimedExecutor(heap);
+      return executor;
+    });
     const openMs = performance.now() - start;
     const { lastIndex } = store.recovered(0);
     await store.close();
     if (lastIndex !== entries) throw new Error(`${lastIndex} of ${entries} entries were found`);
-    const { threadsMs, firstSegmentMs } = executor;
+    const { threadsMs, firstSegmentMs } = executor!;
     return { openMs, threadsMs, firstSegmentMs, recoveryMs: openMs - threadsMs - firstSegmentMs };
-  }
-
-  private async open(): Promise<{ store: WalLogStore; executor: TimedExecutor }> {
-    const heap = SharedHeap.create({ maximumBytes: 3 * GIB });
-    const executor = new TimedExecutor(heap);
-    const store = await WalLogStore.open(
-      { directory: this.directory, ...this.options.store },
-      {
-        heap,
-        scheduler: systemScheduler,
-        events: {
-          flushed: (_group, io: IoId) => {
-            this.flushedUpTo = io.logId.index;
-            this.wake();
-          },
-          failed: (error) => {
-            throw error;
-          },
-          writable: () => {},
-        },
-        decodeMembership: () => ({ configs: [], learners: [], addresses: {} }),
-        executor,
-      },
-    );
-    return { store, executor };
   }
 }
 
@@ -255,10 +205,10 @@ export async function run(argv: string[]): Promise<void> {
 }
 
 async function measure(options: Options, directory: string): Promise<void> {
-  const { bytes, entrySize, rounds, store, json } = options;
+  const { bytes, entrySize, rounds, json } = options;
   const found = environment(directory);
   printEnvironment(found);
-  console.log(`recovery: ${JSON.stringify({ bytes, entrySize, rounds, ...store })}`);
+  console.log(`recovery: ${JSON.stringify({ bytes, entrySize, rounds, ...STORE_OPTIONS })}`);
   const log = new Log(options, directory);
   const folder = join(directory, 'wal');
   const entries = await log.write();
@@ -302,16 +252,5 @@ function parse(argv: string[]): Options {
     rounds: integerOption('rounds', values.rounds, 1, 100),
     directory: resolve(values.directory),
     json: values.json,
-    store: {
-      segmentBytes: 64 * MIB,
-      ringBytes: 64 * MIB,
-      maxBatchBytes: 4 * MIB,
-      maxBatchEntries: 65_536,
-      maxQueuedBatches: 2,
-      lingerMicros: 0,
-      maxIndexBytes: 2 * GIB,
-      recovery: 'torn-tail',
-      directIo: 'auto',
-    },
   };
 }

@@ -1,132 +1,221 @@
 /**
- * Finding entries in the log index: Keelson's one call per scan against the same loop in TypeScript
- * over an array of objects and over typed arrays.
+ * Reading a log in ranges, as a leader does for a follower: from the cache in memory, for one that is close
+ * behind, and from segments, for one that is far behind. What comes out are verified bytes, and copied
+ * once, as a socket does. With `--peers` the same entries are read from other stores, in ranges of as many.
+ *
+ * All stores read in turn in the same run, one range after the other, and from the page cache.
  */
-import { BlockCodec } from '../dist/wasm/block-codec.js';
-import { BLOCK, ENTRY_KIND, ITEM } from '../dist/wasm/layout.js';
-import { type IndexExtent, LogIndex } from '../dist/wasm/log-index.js';
-import { SharedHeap } from '../dist/wasm/shared-heap.js';
-import { finishSuite, type MicroCase, type MicroResult, measure, startSuite } from './micro.js';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { EntriesLease } from '../dist/storage/log-store.js';
+import { ITEM } from '../dist/wasm/layout.js';
+import { environment, printEnvironment } from './environment.js';
+import { bytesOption, integerOption, numberOption } from './options.js';
+import { openPeers, type Peer } from './peers.js';
+import { Progress } from './progress.js';
+import { printTargets } from './target.js';
+import { withWorkDirectory } from './work-directory.js';
+import { STORE_OPTIONS, WrittenLog } from './written-log.js';
 
-const ENTRIES = 1_000_000;
-const ENTRIES_PER_BLOCK = 64;
-const BLOCKS_PER_SEGMENT = 2048;
-const PAYLOAD_BYTES = 256;
-const SCANS = [1, 64, 1024];
-const UNLIMITED_BYTES = 2 ** 30;
+const MIB = 1024 * 1024;
+const SLICE_MS = 250;
+const FILL_ENTRIES = 4096;
 
-interface Place {
-  readonly segment: number;
-  readonly itemPosition: number;
-  readonly payloadPosition: number;
-  readonly length: number;
+interface Options {
+  readonly entries: number;
+  readonly entrySize: number;
+  readonly rangeBytes: number;
+  readonly seconds: number;
+  readonly peers: boolean;
+  readonly directory: string;
+  readonly json: boolean;
 }
 
-type PlaceAt = (slot: number) => Place;
+interface Rate {
+  readonly entriesPerSecond: number;
+  /** Of payloads. */
+  readonly bytesPerSecond: number;
+}
 
-/** What the index does, as a loop over places. */
-function scanPlainly(placeAt: PlaceAt, first: number, last: number): IndexExtent[] {
-  const extents: IndexExtent[] = [];
-  let open: { -readonly [Field in keyof IndexExtent]: IndexExtent[Field] } | undefined;
-  for (let index = first; index <= last; index++) {
-    const { segment, itemPosition, payloadPosition, length } = placeAt(index - 1);
-    if (
-      open?.segment === segment &&
-      open.itemPosition + open.items * ITEM.bytes === itemPosition &&
-      open.payloadPosition + open.payloadLength === payloadPosition
-    ) {
-      open.items++;
-      open.payloadLength += length;
-      continue;
-    }
-    open = {
-      segment,
-      firstIndex: index,
-      items: 1,
-      itemPosition,
-      payloadPosition,
-      payloadLength: length,
-    };
-    extents.push(open);
+/** Ranges that follow one another, and begin again when all was read. */
+class Ranges {
+  entries = 0;
+  private bytes = 0;
+  private elapsedMs = 0;
+  private next: number;
+  private readonly first: number;
+  private readonly last: number;
+  private readonly entrySize: number;
+  /** Reads a range; answers how many entries it has got. */
+  private readonly read: (first: number, last: number) => number | Promise<number>;
+
+  constructor(
+    first: number,
+    last: number,
+    entrySize: number,
+    read: (first: number, last: number) => number | Promise<number>,
+  ) {
+    this.first = first;
+    this.last = last;
+    this.entrySize = entrySize;
+    this.next = first;
+    this.read = read;
   }
-  return extents;
+
+  async run(forMs: number): Promise<void> {
+    const start = performance.now();
+    let elapsed = 0;
+    while (elapsed < forMs) {
+      const read = this.read(this.next, this.last);
+      const entries = typeof read === 'number' ? read : await read;
+      this.entries += entries;
+      this.bytes += entries * this.entrySize;
+      this.next += entries;
+      if (this.next > this.last) this.next = this.first;
+      elapsed = performance.now() - start;
+    }
+    this.elapsedMs += elapsed;
+  }
+
+  rate(): Rate {
+    const perSecond = (count: number): number => Math.round((count / this.elapsedMs) * 1000);
+    return { entriesPerSecond: perSecond(this.entries), bytesPerSecond: perSecond(this.bytes) };
+  }
 }
 
 export async function run(argv: string[]): Promise<void> {
-  const options = startSuite('scan', argv);
-  const heap = SharedHeap.create({ maximumBytes: 64 * 1024 * 1024 });
-  const codec = new BlockCodec(heap);
-  const index = new LogIndex(heap);
-  const room = BLOCK.bytes + ENTRIES_PER_BLOCK * (ITEM.bytes + PAYLOAD_BYTES);
-  const pointer = heap.reserve(room, 64);
-  const payloads = Array.from({ length: ENTRIES_PER_BLOCK }, () => new Uint8Array(PAYLOAD_BYTES));
-  const places: Place[] = [];
-  const numbers = new Uint32Array(ENTRIES * 4);
-  for (let block = 0; block * ENTRIES_PER_BLOCK < ENTRIES; block++) {
-    const firstIndex = block * ENTRIES_PER_BLOCK + 1;
-    codec.encodeBlock(pointer, room, {
-      group: 1,
-      firstIndex,
-      term: 1,
-      time: 0,
-      kind: ENTRY_KIND.application,
-      payloads,
-      count: ENTRIES_PER_BLOCK,
-    });
-    const segment = Math.floor(block / BLOCKS_PER_SEGMENT);
-    const position = (block % BLOCKS_PER_SEGMENT) * room;
-    index.appendBlocks(pointer, room, segment, position);
-    for (let i = 0; i < ENTRIES_PER_BLOCK; i++) {
-      const itemPosition = position + BLOCK.bytes + i * ITEM.bytes;
-      const payloadPosition =
-        position + BLOCK.bytes + ENTRIES_PER_BLOCK * ITEM.bytes + i * PAYLOAD_BYTES;
-      places.push({ segment, itemPosition, payloadPosition, length: PAYLOAD_BYTES });
-      numbers.set([segment, itemPosition, payloadPosition, PAYLOAD_BYTES], (places.length - 1) * 4);
-    }
-  }
-  const ofObjects: PlaceAt = (slot) => places[slot]!;
-  const ofNumbers: PlaceAt = (slot) => ({
-    segment: numbers[slot * 4]!,
-    itemPosition: numbers[slot * 4 + 1]!,
-    payloadPosition: numbers[slot * 4 + 2]!,
-    length: numbers[slot * 4 + 3]!,
-  });
-  console.log(`${ENTRIES} entries, ${(index.bytes / ENTRIES).toFixed(1)} bytes of index for each`);
-
-  const scans: object[] = [];
-  for (const entries of SCANS) {
-    let cursor = 0;
-    // Strides over the whole index, so that not one hot cache line is measured.
-    const nextFirst = (): number => {
-      cursor = (cursor + 7919 * 64) % (ENTRIES - entries);
-      return cursor + 1;
-    };
-    const scanners: readonly (readonly [string, (first: number) => IndexExtent[]])[] = [
-      ['keelson', (first) => index.scan(first, first + entries - 1, UNLIMITED_BYTES)],
-      ['TypeScript, objects', (first) => scanPlainly(ofObjects, first, first + entries - 1)],
-      ['TypeScript, typed array', (first) => scanPlainly(ofNumbers, first, first + entries - 1)],
-    ];
-    const expected = JSON.stringify(scanners[1]![1](65));
-    for (const [name, scan] of scanners) {
-      if (JSON.stringify(scan(65)) !== expected) throw new Error(`${name} finds something else`);
-    }
-    console.log(`\nscans of ${entries} entries`);
-    const results = scanners.map(([name, scan]) => {
-      const micro: MicroCase = {
-        name,
-        units: entries,
-        body: () => scan(nextFirst()).length,
-      };
-      return measure(micro, options);
-    });
-    results.forEach(print);
-    scans.push({ entries, results });
-  }
-  finishSuite('scan', options, { entries: ENTRIES, bytesPerEntry: index.bytes / ENTRIES, scans });
+  const options = parse(argv);
+  await withWorkDirectory(options.directory, (directory) => measure(options, directory));
 }
 
-function print({ name, nanosecondsPerCall, nanosecondsPerUnit, margin }: MicroResult): void {
-  const call = nanosecondsPerCall.toFixed(0).padStart(9);
-  const unit = nanosecondsPerUnit.toFixed(2).padStart(9);
-  console.log(`  ${name.padEnd(26)} ${call} ns/scan ${unit} ns/entry ±${margin.toFixed(1)}%`);
+async function measure(options: Options, directory: string): Promise<void> {
+  const { entries, entrySize, rangeBytes, seconds, json } = options;
+  const found = environment(directory);
+  printEnvironment(found);
+  console.log(
+    `scan: ${JSON.stringify({ entries, entrySize, rangeBytes, seconds, ...STORE_OPTIONS })}`,
+  );
+  const log = await WrittenLog.open(join(directory, 'log'));
+  await log.write(entries, entrySize);
+  const peers = options.peers ? await filledPeers(options, join(directory, 'peers')) : [];
+  const { store } = log;
+  const target = new Uint8Array(rangeBytes + MIB);
+  const take = (lease: EntriesLease): number => {
+    let at = 0;
+    for (const part of lease.parts) {
+      target.set(part, at);
+      at += part.length;
+    }
+    const count = lease.lastIndex - lease.firstIndex + 1;
+    lease.release();
+    return count;
+  };
+  const read = (first: number, last: number): number | Promise<number> => {
+    const lease = store.read(0, first, last, rangeBytes);
+    return lease instanceof Promise ? lease.then(take) : take(lease);
+  };
+  const rangeEntries = Math.max(1, entriesOf(rangeBytes, entrySize));
+  const cached = entriesOf(STORE_OPTIONS.ringBytes / 4, entrySize);
+  const beyond = entriesOf(2 * STORE_OPTIONS.ringBytes, entrySize);
+  const cache = new Ranges(entries - cached, entries, entrySize, read);
+  const segments = new Ranges(1, entries - beyond, entrySize, read);
+  const ofPeers = peers.map((peer) => {
+    const readPeer = (first: number): number | Promise<number> => {
+      const bytes = peer.log.read(first - 1, Math.min(rangeEntries, entries - first + 1));
+      return typeof bytes === 'number' ? bytes / entrySize : bytes.then((all) => all / entrySize);
+    };
+    return { peer, ranges: new Ranges(1, entries, entrySize, readPeer) };
+  });
+  const all = [cache, segments, ...ofPeers.map(({ ranges }) => ranges)];
+  const progress = new Progress(
+    () => `${segments.entries.toLocaleString('en')} entries read from segments`,
+  );
+  const misses: number[] = [];
+  for (let measured = 0; measured < seconds * 1000; measured += SLICE_MS) {
+    for (const ranges of all) {
+      const before = store.metrics().cacheMisses;
+      await ranges.run(SLICE_MS);
+      if (ranges === cache) misses.push(store.metrics().cacheMisses - before);
+    }
+  }
+  progress.end();
+  await store.close();
+  for (const { peer } of ofPeers) await peer.close();
+  if (misses.some((count) => count > 0)) throw new Error('entries that were to be cached were not');
+  const fromSegments = segments.rate();
+  const peerRates = ofPeers.map(({ peer, ranges }) => {
+    return [
+      peer.name,
+      { version: peer.version, options: peer.log.options, ...ranges.rate() },
+    ] as const;
+  });
+  const best = Math.max(...peerRates.map(([, rate]) => rate.entriesPerSecond));
+  const ratio = Math.round((fromSegments.entriesPerSecond / best) * 100) / 100;
+  const result = {
+    suite: 'scan',
+    environment: found,
+    ...{ entries, entrySize, rangeBytes, rangeEntries, seconds },
+    cache: cache.rate(),
+    segments: fromSegments,
+    ...(peers.length > 0 && { peers: Object.fromEntries(peerRates), ratioToBestPeer: ratio }),
+  };
+  print('from the cache', result.cache);
+  print('from segments', result.segments);
+  for (const [name, rate] of peerRates) print(`${name} ${rate.version} ${rate.options}`, rate);
+  const wanted = { what: 'entries/s from segments to the best peer', value: ratio, atLeast: 3 };
+  printTargets(peers.length > 0 && entrySize === 256 ? [wanted] : []);
+  if (json) console.log(JSON.stringify(result));
+}
+
+function entriesOf(bytes: number, entrySize: number): number {
+  return Math.floor(bytes / (ITEM.bytes + entrySize));
+}
+
+async function filledPeers({ entries, entrySize }: Options, directory: string): Promise<Peer[]> {
+  const peers = await openPeers(directory);
+  const payloads = new Array<Uint8Array>(FILL_ENTRIES).fill(new Uint8Array(entrySize).fill(0xa5));
+  let written = 0;
+  const progress = new Progress(
+    () => `${written.toLocaleString('en')} entries in the other stores`,
+  );
+  for (; written < entries; written += FILL_ENTRIES) {
+    const some = payloads.slice(0, Math.min(FILL_ENTRIES, entries - written));
+    for (const peer of peers) await peer.log.append(written, some);
+  }
+  progress.end();
+  return peers;
+}
+
+function print(name: string, { entriesPerSecond, bytesPerSecond }: Rate): void {
+  const perSecond = entriesPerSecond.toLocaleString('en');
+  console.log(
+    `${name}  ${perSecond} entries/s, ${(bytesPerSecond / 1e9).toFixed(2)} GB/s of payloads`,
+  );
+}
+
+function parse(argv: string[]): Options {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      entries: { type: 'string', default: '2000000' },
+      'entry-size': { type: 'string', default: '256' },
+      'range-bytes': { type: 'string', default: '1m' },
+      seconds: { type: 'string', default: '3' },
+      peers: { type: 'boolean', default: false },
+      directory: { type: 'string', default: 'data' },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const entrySize = integerOption('entry-size', values['entry-size'], 1, MIB);
+  // As many beyond the cache as in it, and some that are neither.
+  const least = entriesOf(4 * STORE_OPTIONS.ringBytes, entrySize);
+  return {
+    entries: integerOption('entries', values.entries, least, 1e8),
+    entrySize,
+    rangeBytes: bytesOption('range-bytes', values['range-bytes'], 1024, 16 * MIB),
+    seconds: numberOption('seconds', values.seconds, 0.1, 3600),
+    peers: values.peers,
+    directory: resolve(values.directory),
+    json: values.json,
+  };
 }

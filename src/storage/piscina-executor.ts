@@ -57,8 +57,9 @@ export class PiscinaExecutor implements StorageExecutor {
   async run<T extends StorageTask>(task: T): Promise<StorageTaskResult<T>> {
     const { taskPool } = this;
     invariant(taskPool !== undefined, 'the executor is open');
-    const ofRecovery = task.type === 'inspect' || task.type === 'scan';
-    const pool = ofRecovery ? this.thread(task.lane).pool : taskPool;
+    // Until a lane begins, its thread has nothing else to do; one more reads ahead.
+    const ofLane = task.type === 'inspect' || (task.type === 'scan' && !task.beside);
+    const pool = ofLane ? this.thread(task.lane).pool : taskPool;
     let answer: WorkerAnswer;
     try {
       answer = (await pool.run(task)) as WorkerAnswer;

@@ -32,6 +32,7 @@ import {
   tornTailRefused,
 } from './log-losses.js';
 import { type GroupLoss, LostRanges, MAX_LOST_ENTRIES } from './lost-ranges.js';
+import { ScanAhead, type SegmentToScan } from './scan-ahead.js';
 import type { ScannedBatch, ScannedBlock } from './segment-scan.js';
 import { damage, type ReportDamage, type SoundSegment, soundSegments } from './sound-segments.js';
 import type { StorageExecutor } from './storage-executor.js';
@@ -131,12 +132,7 @@ class LaneRecovery {
     const segments = soundSegments(inspection.segments, this.report);
     const newest = segments[segments.length - 1];
     for (const state of newest?.checkpoint ?? []) this.beginBehind(state);
-    const ends: number[] = [];
-    for (let at = 0; at < segments.length; at++) {
-      const follows = at === 0 || segments[at]!.sequence === segments[at - 1]!.sequence + 1;
-      if (!follows) this.ranges?.lose(this.groups);
-      ends.push(await this.scan(segments[at]!, segments[at + 1]));
-    }
+    const ends = await this.scanAll(segments);
     const last = inspection.segments[inspection.segments.length - 1];
     const short = newest !== undefined && newest.fileBytes < newest.header.fileBytes;
     if (short || newest?.sequence !== last?.sequence) this.ranges?.lose(this.groups);
@@ -169,6 +165,23 @@ class LaneRecovery {
     };
   }
 
+  /** Takes over the segments in order; returns where each ends. */
+  private async scanAll(segments: readonly SoundSegment[]): Promise<number[]> {
+    const toScan = segments.map((segment, at) => this.toScan(segment, segments[at + 1]));
+    const scans = new ScanAhead(this.executor, toScan, this.options);
+    const ends: number[] = [];
+    try {
+      for (let at = 0; at < segments.length; at++) {
+        const follows = at === 0 || segments[at]!.sequence === segments[at - 1]!.sequence + 1;
+        if (!follows) this.ranges?.lose(this.groups);
+        ends.push(await this.scan(at, segments, scans));
+      }
+    } finally {
+      await scans.settle();
+    }
+    return ends;
+  }
+
   /** Refuses the lane, or notes what is lost; what another version has written is no damage. */
   private lose(loss: KeelsonError): void {
     if (this.ranges === undefined || loss.code !== 'KEELSON_STORAGE_CORRUPT') throw loss;
@@ -194,30 +207,37 @@ class LaneRecovery {
     return moves ? Math.min(oldest, newest.header.oldest) : oldest;
   }
 
-  /** Reads one segment; returns the position behind its last valid batch. */
-  private async scan(segment: SoundSegment, next: SoundSegment | undefined): Promise<number> {
+  private toScan(segment: SoundSegment, next: SoundSegment | undefined): SegmentToScan {
     const { header, path } = segment;
-    for (const state of segment.checkpoint) this.noteCheckpoint(state);
-    const adjacent = next?.sequence === segment.sequence + 1 ? next : undefined;
-    const end =
-      adjacent === undefined ? segment.fileBytes : adjacent.header.prevEnd - header.startLsn;
-    const base = {
-      type: 'scan',
+    const { sequence, epoch, startLsn, recycled, dataStart } = header;
+    const end = nextTo(segment, next)?.header.prevEnd;
+    return {
       path,
       lane: this.options.lane,
-      sequence: header.sequence,
-      epoch: header.epoch,
-      startLsn: header.startLsn,
-      end,
-      recycled: header.recycled,
-      scratch: this.options.scratch,
-      scratchBytes: this.options.scratchBytes,
-      summary: this.options.summary,
-    } as const;
+      sequence,
+      epoch,
+      startLsn,
+      position: dataStart,
+      end: end === undefined ? segment.fileBytes : end - startLsn,
+      recycled,
+    };
+  }
+
+  /** Takes over one segment; returns the position behind its last valid batch. */
+  private async scan(
+    at: number,
+    segments: readonly SoundSegment[],
+    scans: ScanAhead,
+  ): Promise<number> {
+    const segment = segments[at]!;
+    const next = segments[at + 1];
+    const { header, path } = segment;
+    for (const state of segment.checkpoint) this.noteCheckpoint(state);
+    const { end } = this.toScan(segment, next);
     let expected = header.dataStart;
     let dirtyEnd = 0;
     for (let position = expected; position < end; ) {
-      const result = await this.executor.run({ ...base, position });
+      const result = await scans.next(at, position);
       for (const batch of result.batches) {
         if (batch.position !== expected) this.report(provenLoss(path, expected, batch));
         this.take(segment, batch);
@@ -229,6 +249,7 @@ class LaneRecovery {
       dirtyEnd = Math.max(dirtyEnd, result.dirtyEnd);
       position = result.next;
     }
+    const adjacent = nextTo(segment, next);
     if (next === undefined) this.noteTail(segment, expected, dirtyEnd);
     else if (adjacent !== undefined && expected !== end) {
       this.report(provenLossAtEnd(path, expected, adjacent.path));
@@ -438,6 +459,11 @@ export function describeGroup(
       membership: decodeMembership(stored.payload, stored.index),
     })),
   };
+}
+
+/** The segment that tells where this one ends. */
+function nextTo(segment: SoundSegment, next: SoundSegment | undefined): SoundSegment | undefined {
+  return next?.sequence === segment.sequence + 1 ? next : undefined;
 }
 
 function checkWhole(group: RecoveredGroup, report: ReportDamage): void {

@@ -1,5 +1,10 @@
 /**
- * Second step of recovery: the batches of one segment, one window of memory at a time.
+ * Second step of recovery: the batches of one segment. They are read and verified in a window of memory so
+ * small that it stays in the cache of the processor; what is kept of them are the tables of their blocks.
+ *
+ * ```
+ * memory [tables: header and items of each block, growing ─▶   ][window: some batches, read over and over]
+ * ```
  *
  * Steps 4 KiB at a time past bad, zero and stale sectors up to the end it is given, so that no bad
  * place hides valid batches behind it. A batch counts only under the segment's own sequence and epoch
@@ -19,7 +24,7 @@ import {
   SECTOR_BYTES,
 } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import type { Disk } from './disk.js';
+import type { Disk, DiskFile } from './disk.js';
 import type { GroupHardState, RescuedHardState } from './hard-state.js';
 import { readHardState, rescueHardState } from './hard-state.js';
 import { readU64, verifiesAlone } from './storage-memory.js';
@@ -36,8 +41,18 @@ export interface ScanTask {
   readonly end: number;
   /** See `SegmentHeader.recycled`. */
   readonly recycled: boolean;
-  readonly scratch: number;
-  readonly scratchBytes: number;
+  /** Shared memory of this task alone. */
+  readonly memory: ScanMemory;
+  /** Another scan runs at the same time, if there is a thread for it. */
+  readonly beside: boolean;
+}
+
+export interface ScanMemory {
+  readonly window: number;
+  readonly windowBytes: number;
+  /** Directly in front of the window. Without tables, blocks stay in the window, which is read once. */
+  readonly tables: number;
+  readonly tablesBytes: number;
   /** `BlockCodec.scratchBytes` of shared memory. */
   readonly summary: number;
 }
@@ -46,6 +61,8 @@ export interface ScanResult {
   readonly batches: readonly ScannedBatch[];
   /** Where to go on. */
   readonly next: number;
+  /** The batch there needs more memory than the task had. */
+  readonly needsMore: boolean;
   /**
    * End of the last sector that was written and is no part of a valid batch; 0 if there is none. Of a
    * recycled file only the header of a batch of its own tells that.
@@ -65,8 +82,9 @@ export interface ScannedBatch {
 
 export interface ScannedBlock {
   readonly group: number;
-  /** Where it stands in the scratch memory until the next task. */
+  /** Where its header and items stand in the memory of the task, until the next one; the payloads may not. */
   readonly pointer: number;
+  /** With its payloads. */
   readonly length: number;
   /** Position in the file. */
   readonly position: number;
@@ -87,6 +105,9 @@ export interface LogRecord {
   readonly kind: 'truncateAfter' | 'purge' | 'reset';
   readonly logId: LogId;
 }
+
+/** Read at once, unless a batch is larger. */
+const WINDOW_BYTES = 1024 * 1024;
 
 interface BatchHeader {
   readonly flags: number;
@@ -122,43 +143,149 @@ function readBatchHeader(
 }
 
 export function scanSegment(memory: SharedHeap, disk: Disk, task: ScanTask): ScanResult {
-  const { scratch } = task;
-  const sums = scratch + task.scratchBytes - SECTOR_BYTES;
-  const room = Math.min(task.scratchBytes - SECTOR_BYTES, task.end - task.position);
   const file = disk.open(task.path, { access: 'read' });
-  let available: number;
   try {
-    const read = file.read(memory.bytes.subarray(scratch, scratch + room), task.position);
-    available = Math.floor(read / SECTOR_BYTES) * SECTOR_BYTES;
+    return new SegmentScan(memory, file, task).run();
   } finally {
     file.close();
   }
-  const batches: ScannedBatch[] = [];
-  const rescued: RescuedHardState[] = [];
-  let dirtyEnd = 0;
-  let at = 0;
-  while (at < available) {
-    const position = task.position + at;
-    const header = ownHeader(memory, task, position, scratch + at, sums);
-    if (header !== undefined && position + header.totalLength <= task.end) {
-      if (at + header.totalLength > available) {
-        if (at > 0 && position + header.totalLength > task.position + available) break;
-        throw tooLargeForMemory(task, position, header.totalLength);
+}
+
+class SegmentScan {
+  private readonly heap: SharedHeap;
+  private readonly file: DiskFile;
+  private readonly task: ScanTask;
+  private readonly codec: BlockCodec;
+  /** What of the window is filled at most; behind it is a sector for checksums. */
+  private readonly capacity: number;
+  private readonly sums: number;
+  private readonly batches: ScannedBatch[] = [];
+  private readonly rescued: RescuedHardState[] = [];
+  private dirtyEnd = 0;
+  private needsMore = false;
+  /** Of a read. */
+  private bytes: number;
+  private tables: number;
+
+  constructor(heap: SharedHeap, file: DiskFile, task: ScanTask) {
+    this.heap = heap;
+    this.file = file;
+    this.task = task;
+    const { window, windowBytes, tables, tablesBytes, summary } = task.memory;
+    this.codec = new BlockCodec(heap, summary);
+    this.capacity = windowBytes - SECTOR_BYTES;
+    this.sums = window + this.capacity;
+    this.bytes = tablesBytes > 0 ? Math.min(WINDOW_BYTES, this.capacity) : this.capacity;
+    this.tables = tables;
+  }
+
+  run(): ScanResult {
+    const { task, batches, rescued } = this;
+    const { end } = task;
+    let next = task.position;
+    do next = this.scanWindow(next);
+    while (next < end && !this.needsMore && task.memory.tablesBytes > 0);
+    // A caller that gets something goes on there, and then with all of the memory.
+    const { needsMore } = this;
+    return {
+      batches,
+      next,
+      needsMore: needsMore && batches.length === 0,
+      dirtyEnd: this.dirtyEnd,
+      rescued,
+    };
+  }
+
+  /** Reads at a position, and returns where to go on. */
+  private scanWindow(from: number): number {
+    const { heap, task } = this;
+    const { window } = task.memory;
+    const room = Math.min(this.bytes, task.end - from);
+    const read = this.file.read(heap.bytes.subarray(window, window + room), from);
+    const available = Math.floor(read / SECTOR_BYTES) * SECTOR_BYTES;
+    // A file shorter than its header says ends here; what is missing counts as not written.
+    if (available === 0) return task.end;
+    // A batch does not go beyond the end of a file that is too short.
+    const end = available < room ? from + available : task.end;
+    let at = 0;
+    while (at < available) {
+      const position = from + at;
+      const header = ownHeader(heap, task, position, window + at, this.sums);
+      const length = header === undefined ? SECTOR_BYTES : header.totalLength;
+      // All of it is looked at together, torn or not: hard states stand at its end.
+      const wanted = Math.min(length, end - position);
+      if (at + wanted > available) {
+        if (at === 0) this.enlarge(wanted);
+        break;
       }
-      if (memory.exports.verifyBatch(scratch + at, header.totalLength) === 0) {
-        batches.push(describeBatch(memory, task, header, position, scratch + at));
-        at += header.totalLength;
+      const whole = header !== undefined && wanted === length;
+      if (whole && heap.exports.verifyBatch(window + at, length) === 0) {
+        if (!this.take(header, position, window + at)) break;
+        at += length;
         continue;
       }
+      rescueHardStates(heap, task, window + at, header, available - at, this.sums, this.rescued);
+      const written = task.recycled ? header !== undefined : !isZero(heap, window + at);
+      if (written) this.dirtyEnd = position + SECTOR_BYTES;
+      at += SECTOR_BYTES;
     }
-    rescueHardStates(memory, task, scratch + at, header, available - at, rescued);
-    const written = task.recycled ? header !== undefined : !isZero(memory, scratch + at);
-    if (written) dirtyEnd = position + SECTOR_BYTES;
-    at += SECTOR_BYTES;
+    return from + at;
   }
-  // A file shorter than its header says ends here; what is missing counts as not written.
-  const next = available === 0 ? task.end : task.position + at;
-  return { batches, next, dirtyEnd, rescued };
+
+  private enlarge(bytes: number): void {
+    if (bytes > this.capacity) this.needsMore = true;
+    else this.bytes = bytes;
+  }
+
+  /** False when there is no room for its tables. */
+  private take(header: BatchHeader, position: number, pointer: number): boolean {
+    const { heap, task } = this;
+    const { window, tablesBytes } = task.memory;
+    const end = pointer + BATCH.bytes + header.blocksLength;
+    if (tablesBytes > 0 && this.tables + tableBytes(heap.view, pointer, end) > window) {
+      this.needsMore = true;
+      return false;
+    }
+    const blocks: ScannedBlock[] = [];
+    for (let at = pointer + BATCH.bytes; at < end; ) {
+      const block = describeBlock(heap, this.codec, task, at, position + (at - pointer));
+      at += block.length;
+      blocks.push(tablesBytes > 0 ? this.keep(block) : block);
+    }
+    const hardStates: GroupHardState[] = [];
+    for (let index = 0; index < header.hardStates; index++) {
+      hardStates.push(readHardState(heap.view, end + index * HARD_STATE.bytes));
+    }
+    const { totalLength, flags } = header;
+    this.batches.push({ position, totalLength, flags, blocks, hardStates });
+    return true;
+  }
+
+  /** The tables, out of the way of the next window. */
+  private keep(block: ScannedBlock): ScannedBlock {
+    const { exports, view } = this.heap;
+    const { pointer } = block;
+    const kept = this.tables;
+    const length = tableLength(view, pointer);
+    exports.copy(kept, pointer, length);
+    this.tables += length;
+    return { ...block, pointer: kept };
+  }
+}
+
+/** Of the blocks of a batch. */
+function tableBytes(view: DataView, batch: number, end: number): number {
+  let bytes = 0;
+  for (let at = batch + BATCH.bytes; at < end; ) {
+    const length = tableLength(view, at);
+    bytes += length;
+    at += length + view.getUint32(at + BLOCK.offset.payloadLength, true);
+  }
+  return bytes;
+}
+
+function tableLength(view: DataView, block: number): number {
+  return BLOCK.bytes + view.getUint32(block + BLOCK.offset.items, true) * ITEM.bytes;
 }
 
 function ownHeader(
@@ -178,29 +305,6 @@ function ownHeader(
     header.totalLength >= SECTOR_BYTES &&
     header.totalLength % SECTOR_BYTES === 0;
   return own ? header : undefined;
-}
-
-function describeBatch(
-  memory: SharedHeap,
-  task: ScanTask,
-  header: BatchHeader,
-  position: number,
-  pointer: number,
-): ScannedBatch {
-  const { view } = memory;
-  const codec = new BlockCodec(memory, task.summary);
-  const blocks: ScannedBlock[] = [];
-  const end = pointer + BATCH.bytes + header.blocksLength;
-  for (let at = pointer + BATCH.bytes; at < end; ) {
-    const block = describeBlock(memory, codec, task, at, position + (at - pointer));
-    blocks.push(block);
-    at += block.length;
-  }
-  const hardStates: GroupHardState[] = [];
-  for (let index = 0; index < header.hardStates; index++) {
-    hardStates.push(readHardState(view, end + index * HARD_STATE.bytes));
-  }
-  return { position, totalLength: header.totalLength, flags: header.flags, blocks, hardStates };
 }
 
 function describeBlock(
@@ -226,11 +330,9 @@ function describeBlock(
     const none = { termRuns: [], memberships: [], lastTime: 0 };
     return { ...base, ...none, firstIndex: firstIndex + 1, lastIndex: firstIndex, record };
   }
-  // The batch has been verified: for the rest a copy is a block like any other.
-  view.setUint32(pointer + BLOCK.offset.flags, 0, true);
   let summary: VerifiedBlocks;
   try {
-    summary = codec.verifyBlocks(pointer, length, group, firstIndex);
+    summary = codec.describeBlock(pointer, length, group);
   } catch (cause) {
     throw unknownRecord(task, position, kind, cause);
   }
@@ -267,9 +369,9 @@ function rescueHardStates(
   sector: number,
   header: BatchHeader | undefined,
   available: number,
+  sums: number,
   rescued: RescuedHardState[],
 ): void {
-  const sums = task.scratch + task.scratchBytes - SECTOR_BYTES;
   let limit = SECTOR_BYTES / HARD_STATE.bytes;
   let pointer = sector;
   if (header !== undefined) {
@@ -293,15 +395,6 @@ function isZero(memory: SharedHeap, sector: number): boolean {
     if (view.getFloat64(at, true) !== 0 || view.getUint32(at + 4, true) !== 0) return false;
   }
   return true;
-}
-
-function tooLargeForMemory(task: ScanTask, position: number, bytes: number): KeelsonError {
-  return new KeelsonError(
-    'KEELSON_INVALID_CONFIG',
-    `The batch at ${position} of ${task.path} has ${bytes} bytes and recovery only ` +
-      `${task.scratchBytes} bytes of memory. Open the store with a larger ringBytes.`,
-    { details: { file: task.path, offset: position, bytes } },
-  );
 }
 
 function unknownRecord(

@@ -7,6 +7,12 @@ export interface KeelsonExports {
   /** Writes the constant tables to CONSTANTS; once, by the creator of the memory. */
   writeConstants(): void;
 
+  /**
+   * Copies `length` bytes; the ranges may overlap. Several times as fast as `copyWithin` of a view of shared
+   * memory. Checks no bounds.
+   */
+  copy(to: number, from: number, length: number): void;
+
   /** XXH3-64 (seed 0) of `length` bytes at `pointer`; writes the u64 to `out`. Checks no bounds. */
   xxh3(pointer: number, length: number, out: number): void;
 
@@ -37,6 +43,18 @@ export interface KeelsonExports {
     length: number,
     group: number,
     expectedFirst: number,
+    out: number,
+    maxRuns: number,
+    maxMarks: number,
+  ): number;
+
+  /**
+   * The summary of one block that `verifyBatch` has found sound, moved or not: as `verifyBlocks` writes it.
+   * Its checksums are not made again.
+   */
+  describeBlock(
+    pointer: number,
+    length: number,
     out: number,
     maxRuns: number,
     maxMarks: number,

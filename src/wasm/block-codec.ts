@@ -140,6 +140,17 @@ export class BlockCodec {
     return this.readSummary();
   }
 
+  /**
+   * What `verifyBlocks` tells, of one block of a verified batch.
+   * @throws KeelsonError KEELSON_CORRUPT_FRAME, with `details.reason`, when it holds other than log entries.
+   */
+  describeBlock(pointer: number, length: number, group: number): VerifiedBlocks {
+    const { exports } = this.heap;
+    const code = exports.describeBlock(pointer, length, this.scratch, MAX_TERM_RUNS, MAX_MARKS);
+    if (code !== 0) throw corruptBlocks(verifyFailure(code), group);
+    return this.readSummary();
+  }
+
   private readSummary(): VerifiedBlocks {
     const view = this.heap.view;
     const at = this.scratch;

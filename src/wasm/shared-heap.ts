@@ -39,6 +39,8 @@ const MIN_PAGES = 16;
 /** 2^32 is not a pointer, so the last page stays unused. */
 const MAX_PAGES = 65535;
 const MIN_ALLOCATION_BYTES = 64;
+/** Growing takes about 100 µs, however much: every thread hears of it. What is not used takes no memory. */
+const GROWTH_PAGES = 64;
 
 export class SharedHeap {
   readonly exports: KeelsonExports;
@@ -184,7 +186,8 @@ export class SharedHeap {
       );
     }
     try {
-      this.memory.grow(missing);
+      const room = this.maximumPages - this.currentBuffer.byteLength / PAGE_BYTES;
+      this.memory.grow(Math.min(Math.max(missing, GROWTH_PAGES), room));
     } catch (cause) {
       throw new KeelsonError(
         'KEELSON_OVERLOADED',

@@ -97,6 +97,21 @@ describe('verifyBlocks', () => {
     });
   });
 
+  test('is told of a block without its checksums, once they are known to be right', () => {
+    const bench = createBench();
+    const length = threeBlocks(bench);
+    const { view } = bench.heap;
+    for (let at = bench.region; at < bench.region + length; ) {
+      const items = view.getUint32(at + BLOCK.offset.items, true);
+      const payloads = view.getUint32(at + BLOCK.offset.payloadLength, true);
+      const bytes = BLOCK.bytes + items * ITEM.bytes + payloads;
+      const index = Number(view.getBigUint64(at + BLOCK.offset.firstIndex, true));
+      const verified = bench.codec.verifyBlocks(at, bytes, 7, index);
+      expect(bench.codec.describeBlock(at, bytes, 7)).toEqual(verified);
+      at += bytes;
+    }
+  });
+
   test('detects every single bit that flips', () => {
     const bench = createBench();
     const length = threeBlocks(bench);

@@ -95,13 +95,18 @@ export class LaneReading {
     // The sectors in front of the first batch come along, so that positions are those of the file.
     const whole = {
       ...task,
-      scratch: scratch + task.position,
-      scratchBytes: scratchBytes - task.position,
-      summary,
+      memory: {
+        window: scratch + task.position,
+        windowBytes: scratchBytes - task.position,
+        tables: scratch,
+        tablesBytes: 0,
+        summary,
+      },
     };
     this.inMemory = { path: task.path, bytes: Math.min(task.end, scratchBytes - SECTOR_BYTES) };
     const result = this.guarded(task.path, task.position, () => scanSegment(heap, disk, whole));
-    if (result === undefined) return { batches: [], next: task.end, dirtyEnd: 0, rescued: [] };
+    if (result === undefined)
+      return { batches: [], next: task.end, needsMore: false, dirtyEnd: 0, rescued: [] };
     this.note(task, result);
     return result;
   }
