@@ -1,3 +1,4 @@
+import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type { SendSnapshot } from '../engine/commands.js';
@@ -22,6 +23,8 @@ export interface SnapshotSendParts {
   readonly limits: TransferLimits;
   /** The engine was told of something outside of a step. */
   readonly onProgress: () => void;
+  /** A broken invariant. */
+  readonly onFailure: (error: unknown) => void;
 }
 
 export interface SendProgress {
@@ -135,11 +138,20 @@ export class SnapshotSendLane {
     if (this.transfers.get(target) !== transfer) return;
     this.end(target);
     this.broken.delete(target);
+    if (!(err instanceof KeelsonError)) {
+      this.parts.onFailure(err);
+      return;
+    }
     this.parts.logger.warn(
       { event: 'snapshot.send-failed', target, file: info.file, err },
       'a snapshot could not be sent: it is tried again when the follower next answers',
     );
-    this.parts.engine.snapshots.sendFailed(target, session);
+    try {
+      this.parts.engine.snapshots.sendFailed(target, session);
+    } catch (error) {
+      this.parts.onFailure(error);
+      return;
+    }
     this.parts.onProgress();
   }
 

@@ -81,18 +81,20 @@ export class SnapshotTransfer {
   /** Pins the file, and offers it; one that is suspected of damage is read to its end before. */
   begin(suspected: boolean): void {
     this.open(suspected).then(
-      (file) => {
-        if (this.ended) {
-          file.close();
-          return;
-        }
-        this.file = file;
-        this.newsAtMs = this.parts.scheduler.now();
-        this.armSilence();
-        this.pump();
-      },
+      (file) => this.guarded(() => this.opened(file)),
       (error: unknown) => this.failed(error),
     );
+  }
+
+  private opened(file: SnapshotFileHandle): void {
+    if (this.ended) {
+      file.close();
+      return;
+    }
+    this.file = file;
+    this.newsAtMs = this.parts.scheduler.now();
+    this.armSilence();
+    this.pump();
   }
 
   private async open(suspected: boolean): Promise<SnapshotFileHandle> {
@@ -163,7 +165,7 @@ export class SnapshotTransfer {
     if (waitMs <= 0) return true;
     this.paceTimer ??= scheduler.setTimer(waitMs, () => {
       this.paceTimer = undefined;
-      this.pump();
+      this.guarded(() => this.pump());
     });
     return false;
   }
@@ -181,7 +183,7 @@ export class SnapshotTransfer {
       (bytes) => {
         this.reading = false;
         if (!this.ended && !this.asking && offset === this.sentTo) this.piece = { offset, bytes };
-        this.pump();
+        this.guarded(() => this.pump());
       },
       (error: unknown) => this.failed(error),
     );
@@ -209,8 +211,10 @@ export class SnapshotTransfer {
     const { scheduler, limits } = this.parts;
     const dueMs = this.newsAtMs + limits.silenceMs - scheduler.now();
     this.silenceTimer = scheduler.setTimer(Math.max(0, dueMs), () => {
-      if (scheduler.now() - this.newsAtMs >= limits.silenceMs) this.silent();
-      this.armSilence();
+      this.guarded(() => {
+        if (scheduler.now() - this.newsAtMs >= limits.silenceMs) this.silent();
+        if (!this.ended) this.armSilence();
+      });
     });
   }
 
@@ -226,6 +230,15 @@ export class SnapshotTransfer {
     this.offerIsSent = false;
     this.piece = undefined;
     this.pump();
+  }
+
+  /** Outside of a step of the runtime. */
+  private guarded(go: () => void): void {
+    try {
+      go();
+    } catch (error) {
+      this.failed(error);
+    }
   }
 
   private failed(error: unknown): void {

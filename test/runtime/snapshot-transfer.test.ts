@@ -193,6 +193,42 @@ describe('a transfer that is disturbed', () => {
     expect(pair.scheduler.now()).toBe(0);
   });
 
+  it.each([
+    ['it is offered', async () => SnapshotPair.open()],
+    ['a piece was read', async () => (await underWay(3_000)).pair],
+    [
+      'a piece was due',
+      async () => {
+        const pair = await SnapshotPair.open({ maxBytesPerSecond: 100 });
+        await pair.build(10);
+        pair.send(10);
+        await pair.settle();
+        return pair;
+      },
+    ],
+    [
+      'the follower was silent',
+      async () => {
+        const { pair } = await underWay(3_000);
+        pair.answering = false;
+        await pair.settle();
+        return pair;
+      },
+    ],
+  ])('stops the node when a broken invariant shows as %s', async (_, prepare) => {
+    const pair = await prepare();
+    pair.bug = new Error('a broken invariant');
+    if (pair.session === 0) {
+      await pair.build(10);
+      pair.send(10);
+    }
+    await pair.settle();
+    await pair.pass(LIMITS.silenceMs);
+    expect(pair.failures).toEqual([pair.bug]);
+    expect(pair.sending.progress().size).toBe(0);
+    expect(pair.eventsNamed('snapshot.send-failed')).toEqual([]);
+  });
+
   it('ends with the engine, and its timers with it', async () => {
     const pair = await SnapshotPair.open({ maxBytesPerSecond: 100 });
     await pair.build(10);

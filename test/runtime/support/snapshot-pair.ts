@@ -66,6 +66,8 @@ export class SnapshotPair {
   readonly instead: number[] = [];
   /** Whether the network takes pieces. */
   takes = true;
+  /** A bug of the network that shows when it is given a piece. */
+  bug: Error | undefined;
   /** Whether pieces that were taken arrive, in the order in which they were sent. */
   delivers = true;
   /** What becomes of a piece on its way; undefined loses it. */
@@ -238,6 +240,7 @@ export class SnapshotPair {
       snapshots: this.sender,
       network: {
         sendSnapshot: (_target: number, request: SnapshotRequest, bytes: Uint8Array) => {
+          if (this.bug !== undefined) throw this.bug;
           if (this.takes) this.wire.push({ request, bytes });
           return this.takes;
         },
