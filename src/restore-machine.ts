@@ -9,7 +9,7 @@ import type { Scheduler } from './base/scheduler.js';
 import type { RecoveredLog } from './engine/types.js';
 import { decodeMembership } from './runtime/membership-codec.js';
 import type { MachineHost } from './state-machine/machine-host.js';
-import type { SnapshotInfo } from './storage/snapshot-format.js';
+import { checkMachineVersion, type SnapshotInfo } from './storage/snapshot-format.js';
 import type { SnapshotStore } from './storage/snapshot-store.js';
 
 export interface StartingPoint {
@@ -60,13 +60,7 @@ export async function restoreMachine(
 async function restored(parts: RestoreParts, info: SnapshotInfo): Promise<boolean> {
   const { snapshots, machine, scheduler, logger } = parts;
   const { file, machineVersion, lastIncluded, bytes } = info;
-  if (machineVersion > machine.version) {
-    throw new KeelsonError(
-      'KEELSON_STORAGE_VERSION',
-      `the snapshot ${file} is of version ${machineVersion} of the state machine, and this is version ${machine.version}`,
-      { details: { file, version: machineVersion } },
-    );
-  }
+  checkMachineVersion(file, machineVersion, machine.version);
   const startedMs = scheduler.now();
   try {
     await machine.restore(snapshots.payload(info), lastIncluded.index);

@@ -132,9 +132,10 @@ export class SnapshotStore {
 
   /**
    * Begins to receive a snapshot, or goes on with it: a transfer that broke off resumes where it ended.
-   * Another one that was under way is given up.
+   * Another one that was under way is given up. One of a later version of the machine than that of this
+   * node fails as soon as its header has come.
    */
-  async receive(announced: AnnouncedSnapshot): Promise<SnapshotReceiver> {
+  async receive(announced: AnnouncedSnapshot, machineVersion: number): Promise<SnapshotReceiver> {
     const { partial } = this;
     const { id, totalBytes } = announced;
     if (!Number.isSafeInteger(totalBytes) || totalBytes < MIN_SNAPSHOT_FILE_BYTES) {
@@ -152,7 +153,8 @@ export class SnapshotStore {
         await this.dropPartial();
       }
     });
-    await this.executor.run({ type: 'receive', handle, directory, group, announced });
+    const given = { directory, group, announced, machineVersion };
+    await this.executor.run({ type: 'receive', handle, ...given });
     this.partial = receiver;
     return receiver;
   }

@@ -277,6 +277,23 @@ describe('what does not verify', () => {
     expect(pair.receiverDisk.list('/snapshots')).toEqual([]);
   });
 
+  it('because it is of a later version of the machine is refused at its beginning', async () => {
+    const limits = { chunkBytes: 10_000, maxInflightBytes: 20_000 };
+    const pair = await SnapshotPair.open(limits, limits.maxInflightBytes);
+    const { bytes } = await pair.build(10, 400_000);
+    pair.machine.version = 6;
+    pair.send(10);
+    await pair.settle();
+    expect(pair.eventsNamed('snapshot.refused')[0]!.reason).toMatch(/is of version 7/);
+    expect(pair.answers.at(-1)).toMatchObject({ state: 'failed' });
+    expect(pair.takenBytes).toBeLessThan(bytes / 2);
+    expect(pair.installed).toEqual([]);
+    expect(pair.receiverDisk.list('/snapshots')).toEqual([]);
+    pair.machine.version = 7;
+    pair.send(10);
+    await arrives(pair, 10);
+  });
+
   it('is refused when more comes than was announced', async () => {
     const pair = await SnapshotPair.open();
     const request = requestFor(10, { totalBytes: 200 });

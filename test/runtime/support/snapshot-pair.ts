@@ -77,6 +77,8 @@ export class SnapshotPair {
   session = 0;
   term = 4;
   purgedIndex = 0;
+  /** The follower's. */
+  readonly machine = { version: 7 };
   sender!: SnapshotStore;
   receiver!: SnapshotStore;
   sending!: SnapshotSendLane;
@@ -268,6 +270,7 @@ export class SnapshotPair {
         },
       } as never,
       snapshots: this.receiver,
+      machine: this.machine,
       maxQueuedBytes: this.maxQueuedBytes,
     });
   }
