@@ -82,9 +82,10 @@ export class Snapshots {
     return this.leadership()?.sendsInstead(target, session, lastIncluded) ?? false;
   }
 
-  /** A SendSnapshot came to nothing. */
+  /** A SendSnapshot came to nothing: the log is no longer kept for it. */
   sendFailed(target: NodeId, session: number): void {
     this.leadership()?.snapshotSendFailed(target, session);
+    this.purge();
   }
 
   /** Whether a SendSnapshot is still to go on. */

@@ -43,6 +43,9 @@ export interface ExchangeLimits {
   readonly electionTimeoutMs: number;
 }
 
+/** Long enough for a follower to verify what it has received. */
+const STALL_MS = 600_000;
+
 export class SnapshotExchange {
   private readonly parts: SnapshotExchangeParts;
   private readonly sendLane: SnapshotSendLane;
@@ -53,7 +56,11 @@ export class SnapshotExchange {
     this.parts = parts;
     this.sendLane = new SnapshotSendLane({
       ...parts,
-      limits: { ...limits, silenceMs: limits.electionTimeoutMs },
+      limits: {
+        ...limits,
+        silenceMs: limits.electionTimeoutMs,
+        stallMs: Math.max(STALL_MS, limits.electionTimeoutMs * 3),
+      },
     });
     this.receiveLane = new SnapshotReceiveLane({
       ...parts,

@@ -11,7 +11,9 @@ import type { SnapshotFileHandle, SnapshotStore } from '../storage/snapshot-stor
  * in that file, at most `maxBytesPerSecond`.
  *
  * An answer that repeats the one before means that something was lost behind it, and sending goes back
- * there. When no answer brings anything new for `silenceMs`, the follower is asked how far it is.
+ * there. When no answer brings anything new for `silenceMs`, the follower is asked how far it is. When
+ * nothing new has come into its file for `stallMs` the transfer fails: the log behind it is kept, and the log
+ * of a leader must not grow for ever because of one follower whose disk hangs.
  */
 export interface TransferLimits {
   /** Bytes of one piece. */
@@ -21,6 +23,7 @@ export interface TransferLimits {
   /** 0: as fast as the follower takes them. */
   readonly maxBytesPerSecond: number;
   readonly silenceMs: number;
+  readonly stallMs: number;
 }
 
 export interface TransferParts {
@@ -58,6 +61,8 @@ export class SnapshotTransfer {
   private ended = false;
   private nextPieceAtMs: number;
   private newsAtMs: number;
+  /** When the follower's file last grew, or something was last due from it. */
+  private grownAtMs: number;
   private paceTimer: Timer | undefined;
   private silenceTimer: Timer | undefined;
 
@@ -76,6 +81,7 @@ export class SnapshotTransfer {
     this.onFailure = onFailure;
     this.newsAtMs = parts.scheduler.now();
     this.nextPieceAtMs = this.newsAtMs;
+    this.grownAtMs = this.newsAtMs;
   }
 
   /** Pins the file, and offers it; one that is suspected of damage is read to its end before. */
@@ -93,6 +99,7 @@ export class SnapshotTransfer {
     }
     this.file = file;
     this.newsAtMs = this.parts.scheduler.now();
+    this.grownAtMs = this.newsAtMs;
     this.armSilence();
     this.pump();
   }
@@ -113,6 +120,7 @@ export class SnapshotTransfer {
     }
     const goesOn = !this.asking && offset > this.acknowledged;
     if (this.asking || offset !== this.acknowledged) this.newsAtMs = this.parts.scheduler.now();
+    if (offset > this.acknowledged) this.grownAtMs = this.newsAtMs;
     this.acknowledged = offset;
     this.asking = false;
     if (!goesOn || offset > this.sentTo) {
@@ -225,7 +233,16 @@ export class SnapshotTransfer {
 
   private silent(): void {
     this.newsAtMs = this.parts.scheduler.now();
-    if (!this.isWaiting()) return;
+    if (!this.isWaiting()) {
+      this.grownAtMs = this.newsAtMs;
+      return;
+    }
+    const stalledMs = this.newsAtMs - this.grownAtMs;
+    if (stalledMs >= this.parts.limits.stallMs) {
+      const message = `node ${this.target} has taken nothing of the snapshot for ${stalledMs} ms`;
+      this.failed(new KeelsonError('KEELSON_TIMEOUT', message));
+      return;
+    }
     this.asking = true;
     this.offerIsSent = false;
     this.piece = undefined;

@@ -229,6 +229,81 @@ describe('a transfer that is disturbed', () => {
     expect(pair.eventsNamed('snapshot.send-failed')).toEqual([]);
   });
 
+  it('is tried again less and less often while it comes to nothing, and at once after it arrived', async () => {
+    const pair = await SnapshotPair.open();
+    await pair.build(10);
+    pair.receiverDisk.fail({ operation: 'write', nth: 3, sticky: true, code: 'ENOSPC' });
+    const refusedAt: number[] = [];
+    pair.send(10);
+    for (let seconds = 0; seconds <= 200; seconds++) {
+      await pair.pass(seconds === 0 ? 0 : 1_000);
+      while (refusedAt.length < pair.eventsNamed('snapshot.refused').length) {
+        refusedAt.push(seconds);
+        pair.send(10);
+        await pair.settle();
+      }
+    }
+    expect(refusedAt).toEqual([0, 0, 1, 3, 7, 15, 31, 63, 123, 183]);
+    pair.receiverDisk.clearFaults();
+    await pair.pass(60_000);
+    await arrives(pair, 10);
+    await pair.build(20);
+    pair.receiverDisk.fail({ operation: 'write', nth: 3, code: 'ENOSPC' });
+    pair.send(20);
+    await pair.settle();
+    expect(pair.eventsNamed('snapshot.refused')).toHaveLength(refusedAt.length + 1);
+    pair.send(20);
+    await arrives(pair, 20);
+  });
+
+  it('is not begun when the engine has ended it while it waited', async () => {
+    const pair = await SnapshotPair.open();
+    await pair.build(10);
+    pair.purgedIndex = 11;
+    for (let count = 0; count < 3; count++) pair.send(20);
+    expect(pair.eventsNamed('snapshot.missing')).toHaveLength(2);
+    pair.breakOff();
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
+    pair.send(20);
+    expect(pair.scheduler.nextTimerAt()).toBe(1_000);
+    pair.sending.stop();
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
+  });
+
+  it('fails when nothing comes into the file of the follower for long, and goes on there later', async () => {
+    const { pair, bytes } = await underWay(3_000);
+    pair.receiverThread.closed = true;
+    for (let ms = 0; ms < LIMITS.stallMs; ms += LIMITS.silenceMs) {
+      expect(pair.failedSessions).toEqual([]);
+      await pair.pass(LIMITS.silenceMs);
+    }
+    expect(pair.failedSessions).toEqual([1]);
+    expect(pair.sending.progress().size).toBe(0);
+    expect(pair.eventsNamed('snapshot.send-failed')).toHaveLength(1);
+    pair.receiverThread.open();
+    await pair.settle();
+    const { bytes: written } = pair.receiving.progress()!;
+    const before = dataOf(pair).length;
+    await pair.build(20);
+    pair.send(20);
+    await arrives(pair, 10);
+    expect(written).toBeGreaterThanOrEqual(bytes / 2);
+    expect(dataOf(pair)[before]!.request.offset).toBe(written);
+  });
+
+  it('does not fail because it is sent slowly', async () => {
+    const pair = await SnapshotPair.open({ maxBytesPerSecond: 5 });
+    await pair.build(10);
+    pair.send(10);
+    for (let ms = 0; ms < LIMITS.stallMs * 8; ms += LIMITS.silenceMs) {
+      // Some answers come late.
+      pair.answering = ms % 3_000 !== 0;
+      await pair.pass(LIMITS.silenceMs);
+    }
+    expect(pair.failedSessions).toEqual([]);
+    expect(pair.takenBytes).toBeGreaterThanOrEqual(400);
+  });
+
   it('ends with the engine, and its timers with it', async () => {
     const pair = await SnapshotPair.open({ maxBytesPerSecond: 100 });
     await pair.build(10);
@@ -319,6 +394,7 @@ describe('what does not verify', () => {
     await pair.settle();
     expect(pair.eventsNamed('snapshot.damaged')[0]).toMatchObject({ file });
     pair.send(20);
+    await pair.pass(1_000);
     await arrives(pair, 10);
     expect(pair.eventsNamed('snapshot.refused')).toHaveLength(1);
   });

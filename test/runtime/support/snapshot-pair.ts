@@ -32,6 +32,7 @@ export const LIMITS: TransferLimits = {
   maxInflightBytes: 400,
   maxBytesPerSecond: 0,
   silenceMs: 1_000,
+  stallMs: 10_000,
 };
 
 /** Whoever holds the gate decides when the thread of the snapshots goes on. */
