@@ -92,6 +92,11 @@ export class SnapshotLane {
     }
   }
 
+  /** The machine was restored from a snapshot that the leader has sent: the next one is counted from there. */
+  installed(index: LogIndex): void {
+    this.arm(index, this.parts.appliedBytes(), 1);
+  }
+
   /** Resolves with a snapshot that holds all that is applied now. See `Raft.snapshot`. */
   request(options: SnapshotOptions | undefined): Promise<SnapshotResult> {
     const { engine, parts, limits } = this;

@@ -63,6 +63,8 @@ export class SnapshotStore {
   private list: SnapshotInfo[];
   private damage: SnapshotDamage[];
   private readonly pins = new Map<string, number>();
+  /** Not listed any more; the file goes when nobody reads it. */
+  private readonly late = new Set<string>();
   private handles = 0;
   private partial: Receiver | undefined;
 
@@ -166,6 +168,12 @@ export class SnapshotStore {
     if (partial !== undefined) await this.executor.run({ type: 'close', handle: partial.handle });
   }
 
+  /** However many newer ones come, it stays until what is returned is called. */
+  hold(info: SnapshotInfo): () => Promise<void> {
+    this.pin(info);
+    return () => this.unpin(info);
+  }
+
   /** The state that the snapshot holds, chunk by chunk, verified. */
   async *payload(info: SnapshotInfo): AsyncGenerator<Uint8Array, void> {
     const { executor } = this;
@@ -215,8 +223,10 @@ export class SnapshotStore {
   /** Snapshots before the log: the entries between them and the log are gone. */
   async removeBelow(index: number): Promise<void> {
     const useless = this.list.filter(({ lastIncluded }) => lastIncluded.index < index);
-    this.list = this.list.filter(({ lastIncluded }) => lastIncluded.index >= index);
-    await this.remove(useless.filter(({ id }) => !this.pins.has(id)).map(({ file }) => file));
+    this.list = this.list.filter((info) => !useless.includes(info));
+    const free = useless.filter(({ id }) => !this.pins.has(id));
+    for (const info of useless) if (!free.includes(info)) this.late.add(info.id);
+    await this.remove(free.map(({ file }) => file));
   }
 
   /** Stops the thread, whatever it is at; one that hangs in the kernel is left behind at `untilMs`. */
@@ -275,12 +285,14 @@ export class SnapshotStore {
     this.pins.set(id, (this.pins.get(id) ?? 0) + 1);
   }
 
-  private async unpin({ id }: SnapshotInfo): Promise<void> {
+  private async unpin({ id, file }: SnapshotInfo): Promise<void> {
     const count = this.pins.get(id) ?? 0;
     invariant(count > 0, 'a snapshot is pinned as often as it is let go');
     if (count > 1) this.pins.set(id, count - 1);
     else this.pins.delete(id);
-    if (count === 1 && this.list.length > this.options.keep) await this.prune();
+    if (count > 1) return;
+    if (this.late.delete(id)) await this.remove([file]);
+    if (this.list.length > this.options.keep) await this.prune();
   }
 
   /** What does not verify is used no more. */

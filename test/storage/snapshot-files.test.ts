@@ -289,7 +289,8 @@ describe('the directory of snapshots', () => {
     expect(disk.exists(second.file)).toBe(false);
     expect(disk.exists(first.file)).toBe(true);
     handle.close();
-    expect((await openSnapshots(disk, { keep: 4 })).newest).toEqual(third);
+    while (disk.exists(first.file)) await new Promise((resolve) => setImmediate(resolve));
+    expect((await openSnapshots(disk, { keep: 4 })).snapshots).toEqual([third]);
   });
 
   it('falls back to the older one when the newest cannot be read', async () => {
