@@ -1,5 +1,6 @@
 /** A follower that installs snapshots while something else goes on in it. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { KeelsonError } from '../../dist/base/errors.js';
 import type { SnapshotRequest } from '../../dist/engine/messages.js';
 import { encodeMembership } from '../../dist/runtime/membership-codec.js';
 import type { MachineHost } from '../../dist/state-machine/machine-host.js';
@@ -102,8 +103,11 @@ const answered = (state: string): number =>
   peers.sent.filter(({ message }) => message.type === 'SnapshotResponse' && message.state === state)
     .length;
 
-/** Until this node has said that it holds it. */
-async function receive(index: number, sum: number): Promise<void> {
+/** Until this node has said where its file ends. */
+async function offered(
+  index: number,
+  sum: number,
+): Promise<{ readonly request: SnapshotRequest; readonly file: Uint8Array }> {
   const file = await fileOf(index, sum);
   const request: SnapshotRequest = {
     type: 'SnapshotRequest',
@@ -114,9 +118,16 @@ async function receive(index: number, sum: number): Promise<void> {
     totalBytes: file.length,
     offset: 0,
   };
-  const [asked, installed] = [answered('receiving'), answered('installed')];
+  const asked = answered('receiving');
   peers.piece(request, NOTHING);
   await until(() => answered('receiving') > asked);
+  return { request, file };
+}
+
+/** Until this node has said that it holds it. */
+async function receive(index: number, sum: number): Promise<void> {
+  const { request, file } = await offered(index, sum);
+  const installed = answered('installed');
   peers.piece(request, file);
   await until(() => answered('installed') > installed);
 }
@@ -141,6 +152,37 @@ describe('a follower that installs a snapshot', () => {
       await until(() => disk.list('/node/snapshots/group-0').length === 1);
     },
   );
+
+  it('gives up the one that it builds', async () => {
+    await node.waitFor(({ readyToLead }) => readyToLead, { timeoutMs: 10_000 });
+    await node.write(1);
+    let open = (): void => {};
+    ledger.gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    const built = node.snapshot().catch((error: KeelsonError) => error.code);
+    await until(() => ledger.snapshots === 1);
+    peers.lead(2, TERM);
+    await receive(100, 777);
+    await until(() => node.status().appliedIndex === 100);
+    expect(await built).toBe('KEELSON_ABORTED');
+    open();
+    await until(() => ledger.snapshotsGivenUp === 1);
+  });
+
+  it('drops what it has received of one when it leads', async () => {
+    peers.lead(2, TERM);
+    const { request, file } = await offered(100, 777);
+    peers.piece(request, file.subarray(0, 100));
+    const disk = cluster.disks.get(1)!;
+    const unfinished = (): number =>
+      disk.list('/node/snapshots/group-0').filter((name) => name.startsWith('receive-')).length;
+    await until(() => node.status().snapshotReceived?.bytes === 100);
+    expect(unfinished()).toBe(1);
+    await node.waitFor(({ readyToLead }) => readyToLead, { timeoutMs: 10_000 });
+    while (unfinished() > 0) await new Promise((resolve) => setImmediate(resolve));
+    expect(node.status().snapshotReceived).toBeUndefined();
+  });
 
   it('builds none of its own before as much was applied behind it as makes one due', async () => {
     peers.lead(2, TERM);

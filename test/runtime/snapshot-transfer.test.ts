@@ -50,6 +50,7 @@ describe('a snapshot', () => {
     expect(Math.max(...pair.delivered.map(({ bytes }) => bytes.length))).toBe(LIMITS.chunkBytes);
     expect(pair.sending.progress().size).toBe(0);
     expect(pair.receiving.progress()).toBeUndefined();
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
     expect(pair.failures).toEqual([]);
   });
 
@@ -89,6 +90,12 @@ describe('a snapshot', () => {
   it('is sent no faster than it may be, and nothing runs while it waits', async () => {
     const pair = await SnapshotPair.open({ maxBytesPerSecond: 1_000 });
     const { bytes } = await pair.build(10, 2_000);
+    const setTimer = pair.scheduler.setTimer.bind(pair.scheduler);
+    let timers = 0;
+    pair.scheduler.setTimer = (...given) => {
+      timers++;
+      return setTimer(...given);
+    };
     pair.send(10);
     for (let ms = 0; ms < 2_000; ms += 50) {
       await pair.pass(50);
@@ -96,6 +103,8 @@ describe('a snapshot', () => {
       expect(pair.scheduler.pendingJobs()).toBe(0);
     }
     expect(pair.takenBytes).toBeGreaterThan(1_900);
+    // One for each piece, those of the follower, and a few for silence.
+    expect(timers).toBeLessThan((bytes / LIMITS.chunkBytes) * 3);
     while (pair.takenBytes < bytes) await pair.pass(50);
     await arrives(pair, 10);
     expect(pair.scheduler.now()).toBeLessThan(bytes + 100);
@@ -111,6 +120,16 @@ describe('a snapshot', () => {
     expect(pair.sender.snapshots.map((info) => info.id)).toContain(id);
     pair.delivers = true;
     await arrives(pair, 10);
+    await pair.until(() => pair.senderDisk.list('/snapshots').length === 2, 'it is removed');
+  });
+
+  it('lets its file go when it ended before the file was open', async () => {
+    const pair = await SnapshotPair.open();
+    await pair.build(10);
+    pair.send(10);
+    pair.breakOff();
+    await pair.settle();
+    for (const index of [11, 12, 13]) await pair.build(index);
     await pair.until(() => pair.senderDisk.list('/snapshots').length === 2, 'it is removed');
   });
 });
@@ -413,6 +432,23 @@ describe('what does not verify', () => {
     expect(pair.instead).toEqual([10]);
   });
 
+  it('because the follower claims more of it than there is fails, and is told of', async () => {
+    const { pair, bytes } = await underWay(3_000);
+    const { session } = pair;
+    pair.sending.answered(2, {
+      type: 'SnapshotResponse',
+      term: pair.term,
+      session,
+      state: 'receiving',
+      offset: bytes + 1,
+      matchIndex: 0,
+    });
+    expect(pair.failedSessions).toEqual([session]);
+    expect(pair.eventsNamed('snapshot.send-failed')[0]).toMatchObject({
+      err: { code: 'KEELSON_CORRUPT_FRAME' },
+    });
+  });
+
   it('is told of when the leader has nothing that leads to its log', async () => {
     const pair = await SnapshotPair.open();
     await pair.build(10);
@@ -450,6 +486,30 @@ describe('a follower', () => {
     expect(pair.answers.slice(answers).map(({ state }) => state)).not.toContain('failed');
     pair.receiverThread.open();
     await arrives(pair, 10);
+  });
+
+  it('that has stopped answers nothing more, and has no timer', async () => {
+    const { pair } = await underWay(3_000);
+    pair.receiverThread.closed = true;
+    await pair.settle();
+    pair.receiving.stop();
+    const answers = pair.answers.length;
+    pair.breakOff();
+    pair.receiverThread.open();
+    await pair.settle();
+    expect(pair.answers).toHaveLength(answers);
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
+  });
+
+  it('that has stopped while it verified one tells nobody of it', async () => {
+    const pair = await SnapshotPair.open();
+    const { bytes } = await pair.build(10);
+    pair.send(10);
+    await pair.until(() => pair.receiving.progress()?.bytes === bytes, 'all is in the file');
+    pair.receiving.stop();
+    await pair.until(() => pair.receiver.newest !== undefined, 'it is verified');
+    await pair.settle();
+    expect(pair.installed).toEqual([]);
   });
 
   it('whose disk is full says so, keeps nothing, and takes it when there is room', async () => {
