@@ -50,10 +50,15 @@ export class Snapshots {
     return { lastIncluded: { term: log.termAt(index), index }, membership };
   }
 
-  /** A snapshot is durable, and the oldest that is kept includes `oldestKept`. */
+  /** Answers a BuildSnapshot; see `durable`. */
   built(lastIncluded: LogId, oldestKept: LogIndex): void {
-    const { state } = this;
     this.building = false;
+    this.durable(lastIncluded, oldestKept);
+  }
+
+  /** A snapshot is durable, and the oldest that is kept includes `oldestKept`. */
+  durable(lastIncluded: LogId, oldestKept: LogIndex): void {
+    const { state } = this;
     if (lastIncluded.index > state.snapshot.index) state.snapshot = lastIncluded;
     this.kept(oldestKept);
   }

@@ -34,7 +34,7 @@ export interface SnapshotWriter {
    * until it resolves.
    */
   append(bytes: Uint8Array): Promise<void>;
-  /** Durable, and the newest, when it resolves. */
+  /** Durable, and the newest, when it resolves; those that are no longer kept are removed behind it. */
   publish(): Promise<SnapshotInfo>;
   abort(): Promise<void>;
 }
@@ -150,9 +150,12 @@ export class SnapshotStore {
     const handle = ++this.handles;
     const receiver = new Receiver(id, totalBytes, this.executor, handle, async () => {
       try {
-        return await this.publish(handle);
-      } finally {
+        const info = await this.publish(handle);
+        this.partial = undefined;
+        return info;
+      } catch (error) {
         await this.dropPartial();
+        throw error;
       }
     });
     const given = { directory, group, announced, machineVersion };
@@ -257,7 +260,8 @@ export class SnapshotStore {
       ({ lastIncluded }) => lastIncluded.index <= info.lastIncluded.index,
     );
     this.list.splice(at < 0 ? this.list.length : at, 0, info);
-    await this.prune();
+    // Nobody has to wait until the disk has freed the blocks of a large file.
+    void this.prune();
     return info;
   }
 

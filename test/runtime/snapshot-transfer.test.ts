@@ -476,9 +476,9 @@ describe('a follower', () => {
   it('takes no other snapshot while it verifies one, and answers to that one only', async () => {
     const pair = await SnapshotPair.open();
     const { bytes } = await pair.build(10);
+    pair.receiverThread.holds = 'publish';
     pair.send(10);
     await pair.until(() => pair.receiving.progress()?.bytes === bytes, 'all is in the file');
-    pair.receiverThread.closed = true;
     const answers = pair.answers.length;
     pair.deliver({ request: requestFor(30), bytes: nothing });
     await pair.settle();

@@ -39,14 +39,18 @@ export const LIMITS: TransferLimits = {
 class GatedExecutor extends InlineSnapshotExecutor {
   private readonly opened: (() => void)[] = [];
   closed = false;
+  /** Tasks of this type wait as well. */
+  holds: SnapshotTask['type'] | undefined;
 
   override async run<T extends SnapshotTask>(task: T): Promise<SnapshotTaskResult<T>> {
-    if (this.closed) await new Promise<void>((resolve) => this.opened.push(resolve));
+    if (this.closed || task.type === this.holds)
+      await new Promise<void>((resolve) => this.opened.push(resolve));
     return super.run(task);
   }
 
   open(): void {
     this.closed = false;
+    this.holds = undefined;
     for (const go of this.opened.splice(0)) go();
   }
 }
