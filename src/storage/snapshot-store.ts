@@ -9,7 +9,7 @@
 import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
-import type { SnapshotDamage } from './snapshot-directory.js';
+import { damageOf, type SnapshotDamage } from './snapshot-directory.js';
 import type { SnapshotExecutor } from './snapshot-executor.js';
 import { damagedSnapshot, type SnapshotHeader, type SnapshotInfo } from './snapshot-format.js';
 import { MIN_SNAPSHOT_FILE_BYTES } from './snapshot-layout.js';
@@ -232,6 +232,14 @@ export class SnapshotStore {
     await this.remove(free.map(({ file }) => file));
   }
 
+  /** The machine cannot be restored from it. False when it is left out already, because it is damaged. */
+  passOver(info: SnapshotInfo, error: unknown): boolean {
+    if (!this.list.includes(info)) return false;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.found(info, { file: info.file, offset: 0, finding: `it cannot be restored: ${reason}` });
+    return true;
+  }
+
   /** Stops the thread, whatever it is at; one that hangs in the kernel is left behind at `untilMs`. */
   async close(untilMs: number): Promise<void> {
     await this.executor.close(untilMs);
@@ -299,14 +307,13 @@ export class SnapshotStore {
     if (this.list.length > this.options.keep) await this.prune();
   }
 
-  /** What does not verify is used no more. */
+  /** What does not verify, or stands on a bad sector, is used no more. */
   private async guard<T>(info: SnapshotInfo, work: Promise<T>): Promise<T> {
     try {
       return await work;
     } catch (error) {
-      if (error instanceof KeelsonError && error.code === 'KEELSON_STORAGE_CORRUPT') {
-        this.found(info, error.details as unknown as SnapshotDamage);
-      }
+      const damage = damageOf(error, info.file);
+      if (damage !== undefined) this.found(info, damage);
       throw error;
     }
   }
@@ -321,7 +328,7 @@ export class SnapshotStore {
   private report({ file, offset, finding }: SnapshotDamage): void {
     this.options.logger.error(
       { event: 'snapshot.damaged', file, offset, finding },
-      'a snapshot does not verify, and is not used',
+      'a snapshot is damaged, or cannot be restored, and is not used',
     );
   }
 
