@@ -125,7 +125,8 @@ export class Host {
       const applied = await machine.open();
       parts.scope?.check();
       const { scheduler, logger } = parts;
-      const restoring = { snapshots, machine, scheduler, logger };
+      const check = (): void => parts.scope?.check();
+      const restoring = { snapshots, machine, scheduler, logger, check };
       const start = await restoreMachine(restoring, store.recovered(GROUP), applied);
       parts.scope?.check();
       const host = new Host(parts, { store, snapshots, machine }, start);

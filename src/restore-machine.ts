@@ -1,7 +1,8 @@
 /**
- * Brings a state machine at a start to the newest snapshot that verifies; the log behind it follows by
- * itself. What is damaged is told of and passed over, as long as an older snapshot and the log behind
- * it hold the same.
+ * Brings a state machine at a start to the newest snapshot that it can be restored from; the log behind it
+ * follows by itself. What is damaged is told of and passed over, as long as an older snapshot and the log
+ * behind it hold the same. The store has read the newest one to its end before: no machine is to be given half
+ * of a state, least of all when nothing but the log is left to start from.
  */
 import { KeelsonError } from './base/errors.js';
 import type { Logger } from './base/logger.js';
@@ -9,7 +10,7 @@ import type { Scheduler } from './base/scheduler.js';
 import type { RecoveredLog } from './engine/types.js';
 import { decodeMembership } from './runtime/membership-codec.js';
 import type { MachineHost } from './state-machine/machine-host.js';
-import type { SnapshotInfo } from './storage/snapshot-format.js';
+import { checkMachineVersion, type SnapshotInfo } from './storage/snapshot-format.js';
 import type { SnapshotStore } from './storage/snapshot-store.js';
 
 export interface StartingPoint {
@@ -26,62 +27,86 @@ export interface RestoreParts {
   readonly machine: MachineHost;
   readonly scheduler: Scheduler;
   readonly logger: Logger;
+  /** The start may be over already. @throws KeelsonError */
+  readonly check?: () => void;
 }
 
 /**
  * @throws KeelsonError STORAGE_CORRUPT when what is purged is in no snapshot that verifies, STORAGE_VERSION
- * for one of a newer machine, STATE_MACHINE_FAILED when the machine cannot be restored
+ * for one of a newer machine, STATE_MACHINE_FAILED when the machine can be restored from none
  */
 export async function restoreMachine(
   parts: RestoreParts,
   log: RecoveredLog,
   machineApplied: number,
 ): Promise<StartingPoint> {
-  const { snapshots } = parts;
+  const { snapshots, machine } = parts;
   const purgedIndex = log.purged.index;
+  let failure: unknown;
   for (;;) {
     const { newest } = snapshots;
     const reaches = newest !== undefined && newest.lastIncluded.index >= purgedIndex;
     if (!reaches) {
+      // The machine may hold a part of it, which the log does not lead on from.
+      if (failure !== undefined) throw failure;
       if (purgedIndex > 0) throw snapshots.unusable(purgedIndex);
       checkApplied(log, machineApplied, 0);
       return { recovered: { ...log, applied: machineApplied }, applied: machineApplied, time: 0 };
     }
     const { index } = newest.lastIncluded;
     checkApplied(log, machineApplied, index);
-    if (machineApplied < index && !(await restored(parts, newest))) continue;
+    if (machineApplied < index) {
+      checkMachineVersion(newest.file, newest.machineVersion, machine.version);
+      try {
+        await restore(parts, newest);
+      } catch (error) {
+        parts.check?.();
+        if (snapshots.passOver(newest, error)) failure = error;
+        else if (purgedIndex > 0) failure = snapshots.unusable(purgedIndex);
+        else failure = halfRestored(newest.file);
+        continue;
+      }
+    }
     await snapshots.removeBelow(purgedIndex);
     const applied = Math.max(machineApplied, index);
     return { recovered: startingFrom(log, newest, applied), applied, time: newest.time };
   }
 }
 
-/** False when the file turned out to be damaged: the store does not have it any more. */
-async function restored(parts: RestoreParts, info: SnapshotInfo): Promise<boolean> {
+async function restore(parts: RestoreParts, info: SnapshotInfo): Promise<void> {
   const { snapshots, machine, scheduler, logger } = parts;
-  const { file, machineVersion, lastIncluded, bytes } = info;
-  if (machineVersion > machine.version) {
-    throw new KeelsonError(
-      'KEELSON_STORAGE_VERSION',
-      `the snapshot ${file} is of version ${machineVersion} of the state machine, and this is version ${machine.version}`,
-      { details: { file, version: machineVersion } },
-    );
-  }
-  const startedMs = scheduler.now();
-  try {
-    await machine.restore(snapshots.payload(info), lastIncluded.index);
-  } catch (error) {
-    if (snapshots.snapshots.includes(info)) throw error;
-    return false;
-  }
-  if (!snapshots.snapshots.includes(info)) return false;
-  const tookMs = Math.round(scheduler.now() - startedMs);
+  const { lastIncluded, bytes } = info;
   const { index } = lastIncluded;
+  const startedMs = scheduler.now();
+  await machine.restore(chunksOf(parts, info), index);
+  if (!snapshots.snapshots.includes(info)) {
+    const message = 'restore of the state machine has ended well although the snapshot is damaged';
+    throw new KeelsonError('KEELSON_STATE_MACHINE_FAILED', message);
+  }
+  const tookMs = Math.round(scheduler.now() - startedMs);
   logger.info(
     { event: 'snapshot.restored', index, bytes, tookMs },
     'the state machine was restored from a snapshot',
   );
-  return true;
+}
+
+async function* chunksOf(
+  { snapshots, check }: RestoreParts,
+  info: SnapshotInfo,
+): AsyncGenerator<Uint8Array, void> {
+  for await (const chunk of snapshots.payload(info)) {
+    check?.();
+    yield chunk;
+  }
+}
+
+/** The next start finds the damage before its machine is given anything. */
+function halfRestored(file: string): KeelsonError {
+  return new KeelsonError(
+    'KEELSON_STORAGE_CORRUPT',
+    `the snapshot ${file} turned out to be damaged while the state machine was restored from it: start the node again, and it is rebuilt from the log`,
+    { details: { file } },
+  );
 }
 
 /** The disk lost what the machine has seen. */

@@ -39,6 +39,13 @@ const rules: readonly Rule[] = [
       `must be at least ${FRAME_OVERHEAD_BYTES} below network.maxFrameBytes (${network.maxFrameBytes})`,
   },
   atMost('snapshot.chunkBytes', 'snapshot.maxInflightBytes'),
+  {
+    fields: ['snapshot.chunkBytes', 'network.maxFrameBytes'],
+    holds: ({ snapshot, network }) =>
+      snapshot.chunkBytes + FRAME_OVERHEAD_BYTES <= network.maxFrameBytes,
+    message: ({ network }) =>
+      `must be at least ${FRAME_OVERHEAD_BYTES} below network.maxFrameBytes (${network.maxFrameBytes})`,
+  },
   quarter('network.maxFrameBytes', 'storage.ringBytes'),
   quarter('network.maxFrameBytes', 'storage.segmentBytes'),
   quarter('storage.maxBatchBytes', 'storage.ringBytes'),

@@ -50,10 +50,15 @@ export class Snapshots {
     return { lastIncluded: { term: log.termAt(index), index }, membership };
   }
 
-  /** A snapshot is durable, and the oldest that is kept includes `oldestKept`. */
+  /** Answers a BuildSnapshot; see `durable`. */
   built(lastIncluded: LogId, oldestKept: LogIndex): void {
-    const { state } = this;
     this.building = false;
+    this.durable(lastIncluded, oldestKept);
+  }
+
+  /** A snapshot is durable, and the oldest that is kept includes `oldestKept`. */
+  durable(lastIncluded: LogId, oldestKept: LogIndex): void {
+    const { state } = this;
     if (lastIncluded.index > state.snapshot.index) state.snapshot = lastIncluded;
     this.kept(oldestKept);
   }
@@ -82,9 +87,10 @@ export class Snapshots {
     return this.leadership()?.sendsInstead(target, session, lastIncluded) ?? false;
   }
 
-  /** A SendSnapshot came to nothing. */
+  /** A SendSnapshot came to nothing: the log is no longer kept for it. */
   sendFailed(target: NodeId, session: number): void {
     this.leadership()?.snapshotSendFailed(target, session);
+    this.purge();
   }
 
   /** Whether a SendSnapshot is still to go on. */

@@ -288,7 +288,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
       this.engine.snapshots.installed(index);
       this.engine.snapshots.kept(index);
       this.reads.applied(this.engine.appliedIndex);
-      this.snapshotLane.applied(this.engine.appliedIndex);
+      this.snapshotLane.installed(index);
       this.observer.changed();
     });
   }

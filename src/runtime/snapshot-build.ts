@@ -1,6 +1,7 @@
 /**
  * One build of a snapshot: from the machine, piece by piece through one buffer that threads share, into
- * a file. Until the file is published it can be given up at any time, whatever hangs.
+ * a file. It can be given up at any time, whatever hangs. A file that was being published then may still become
+ * durable, and is told of.
  */
 import type { KeelsonError } from '../base/errors.js';
 import type { LogIndex } from '../engine/types.js';
@@ -16,6 +17,8 @@ export interface SnapshotBuildParts {
   describe(lastIndex: LogIndex): SnapshotHeader | undefined;
   /** Bytes of the state that are written. */
   onProgress(bytes: number): void;
+  /** It became durable after it was given up. */
+  onLate(info: SnapshotInfo): void;
   /** What did not end as it should, beside the build or after it. */
   onLeftover(error: unknown): void;
 }
@@ -30,7 +33,7 @@ export class SnapshotBuild {
     this.parts = parts;
   }
 
-  /** `run` throws this, unless the file is being published already. */
+  /** `run` throws this. */
   giveUp(reason: KeelsonError): void {
     this.reason ??= reason;
     this.interrupt?.(this.reason);
@@ -41,6 +44,7 @@ export class SnapshotBuild {
     const { machine, snapshots, describe } = this.parts;
     const begun = machine.snapshot();
     let created: Promise<SnapshotWriter> | undefined;
+    let published: Promise<SnapshotInfo> | undefined;
     try {
       try {
         const source = await this.orGivenUp(begun);
@@ -52,8 +56,10 @@ export class SnapshotBuild {
         // Before the file is synced: applies may be waiting for it.
         begun.then((source) => source.end().catch(this.parts.onLeftover), toldByRun);
       }
-      return await (await created).publish();
+      published = (await created).publish();
+      return await this.orGivenUp(published);
     } catch (error) {
+      if (error === this.reason) published?.then(this.parts.onLate, toldByRun);
       created?.then((writer) => writer.abort().catch(this.parts.onLeftover), toldByRun);
       throw error;
     }

@@ -7,6 +7,7 @@ import type { SnapshotRequest, SnapshotResponse } from '../engine/messages.js';
 import type { LogIndex, NodeId } from '../engine/types.js';
 import type { Network } from '../network/network.js';
 import type { MachineHost } from '../state-machine/machine-host.js';
+import type { SnapshotInfo } from '../storage/snapshot-format.js';
 import type { SnapshotStore } from '../storage/snapshot-store.js';
 import type { ApplyLane } from './apply-lane.js';
 import { type ReceiveProgress, SnapshotReceiveLane } from './snapshot-receive-lane.js';
@@ -43,17 +44,26 @@ export interface ExchangeLimits {
   readonly electionTimeoutMs: number;
 }
 
+/** Long enough for a follower to verify what it has received. */
+const STALL_MS = 600_000;
+
 export class SnapshotExchange {
   private readonly parts: SnapshotExchangeParts;
   private readonly sendLane: SnapshotSendLane;
   private readonly receiveLane: SnapshotReceiveLane;
+  /** Gives the snapshot free whose restore has not begun. */
+  private release: (() => Promise<void>) | undefined;
 
   constructor(parts: SnapshotExchangeParts) {
     const { limits } = parts;
     this.parts = parts;
     this.sendLane = new SnapshotSendLane({
       ...parts,
-      limits: { ...limits, silenceMs: limits.electionTimeoutMs },
+      limits: {
+        ...limits,
+        silenceMs: limits.electionTimeoutMs,
+        stallMs: Math.max(STALL_MS, limits.electionTimeoutMs * 3),
+      },
     });
     this.receiveLane = new SnapshotReceiveLane({
       ...parts,
@@ -92,11 +102,18 @@ export class SnapshotExchange {
 
   /** Runs an `InstallSnapshot` command; the log has been reset before. */
   install({ lastIncluded }: InstallSnapshot): void {
-    const { applyLane, onSuperseded, onFailure } = this.parts;
+    const { snapshots, applyLane, onSuperseded, onFailure } = this.parts;
     const { index } = lastIncluded;
+    const info = snapshots.snapshots.find((kept) => kept.lastIncluded.index === index);
+    invariant(info !== undefined, `the installed snapshot of index ${index} is kept`);
     onSuperseded();
+    this.release?.().catch(onFailure);
+    // Another one may be received before the machine has ended what it was given.
+    const release = snapshots.hold(info);
+    this.release = release;
     applyLane.install(index, () => {
-      this.restore(index).catch(onFailure);
+      this.release = undefined;
+      this.restore(info).finally(release).catch(onFailure);
     });
   }
 
@@ -113,10 +130,9 @@ export class SnapshotExchange {
     this.receiveLane.stop();
   }
 
-  private async restore(index: LogIndex): Promise<void> {
+  private async restore(info: SnapshotInfo): Promise<void> {
     const { snapshots, machine, scheduler, logger, applyLane, onInstalled } = this.parts;
-    const info = snapshots.snapshots.find(({ lastIncluded }) => lastIncluded.index === index);
-    invariant(info !== undefined, `the installed snapshot of index ${index} is kept`);
+    const { index } = info.lastIncluded;
     const startedMs = scheduler.now();
     await machine.restore(snapshots.payload(info), index);
     const tookMs = Math.round(scheduler.now() - startedMs);

@@ -92,6 +92,11 @@ export class SnapshotLane {
     }
   }
 
+  /** The machine was restored from a snapshot that the leader has sent: the next one is counted from there. */
+  installed(index: LogIndex): void {
+    this.arm(index, this.parts.appliedBytes(), 1);
+  }
+
   /** Resolves with a snapshot that holds all that is applied now. See `Raft.snapshot`. */
   request(options: SnapshotOptions | undefined): Promise<SnapshotResult> {
     const { engine, parts, limits } = this;
@@ -139,6 +144,7 @@ export class SnapshotLane {
       chunkBytes,
       describe: (index) => this.describe(index),
       onProgress: (bytes) => this.tellProgress(bytes),
+      onLate: (info) => this.late(info),
       onLeftover: (err) => {
         logger.warn(
           { event: 'snapshot.leftover', err },
@@ -225,6 +231,23 @@ export class SnapshotLane {
     if (newest !== undefined) this.answer(newest);
     this.arm(engine.snapshots.newest.index, bytesBefore, 1);
     this.next();
+  }
+
+  /** The one that was given up last may be begun anew already. */
+  private late(info: SnapshotInfo): void {
+    if (this.stopped !== undefined) return;
+    const { engine, parts } = this;
+    try {
+      engine.snapshots.durable(
+        info.lastIncluded,
+        parts.snapshots.oldestKept?.lastIncluded.index ?? 0,
+      );
+      this.answer(info);
+    } catch (error) {
+      parts.fail(error);
+      return;
+    }
+    parts.progress();
   }
 
   private failed(error: unknown): void {

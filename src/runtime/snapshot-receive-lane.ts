@@ -3,6 +3,7 @@ import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { Engine } from '../engine/engine.js';
 import type { SnapshotRequest } from '../engine/messages.js';
 import type { NodeId } from '../engine/types.js';
+import type { MachineHost } from '../state-machine/machine-host.js';
 import type { SnapshotInfo } from '../storage/snapshot-format.js';
 import type { SnapshotReceiver, SnapshotStore } from '../storage/snapshot-store.js';
 import { decodeMembership } from './membership-codec.js';
@@ -16,6 +17,7 @@ import { decodeMembership } from './membership-codec.js';
 export interface SnapshotReceiveParts {
   readonly engine: Engine;
   readonly snapshots: SnapshotStore;
+  readonly machine: Pick<MachineHost, 'version'>;
   readonly scheduler: Scheduler;
   readonly logger: Logger;
   readonly maxQueuedBytes: number;
@@ -143,7 +145,9 @@ export class SnapshotReceiveLane {
     this.files = this.files.then(async () => {
       if (this.incoming !== incoming) return;
       try {
-        const receiver = await this.parts.snapshots.receive({ id, lastIncluded, totalBytes });
+        const announced = { id, lastIncluded, totalBytes };
+        const { machine, snapshots } = this.parts;
+        const receiver = await snapshots.receive(announced, machine.version);
         incoming.receiver = receiver;
         incoming.accepted = receiver.offset;
         incoming.busy = false;

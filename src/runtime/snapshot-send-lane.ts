@@ -1,5 +1,6 @@
+import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
-import type { Scheduler } from '../base/scheduler.js';
+import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { SendSnapshot } from '../engine/commands.js';
 import type { Engine } from '../engine/engine.js';
 import type { SnapshotResponse } from '../engine/messages.js';
@@ -12,6 +13,9 @@ import { SnapshotTransfer, type TransferLimits } from './snapshot-transfer.js';
 /**
  * Runs `SendSnapshot` commands: one transfer for each follower that needs purged entries, in its own
  * time. The engine decides when one is over; this lane asks it after whatever may have ended one.
+ *
+ * What came to nothing is tried again at once, and then less and less often: a follower whose disk is full
+ * would otherwise be sent the same gigabytes for ever.
  */
 export interface SnapshotSendParts {
   readonly engine: Engine;
@@ -22,6 +26,8 @@ export interface SnapshotSendParts {
   readonly limits: TransferLimits;
   /** The engine was told of something outside of a step. */
   readonly onProgress: () => void;
+  /** A broken invariant. */
+  readonly onFailure: (error: unknown) => void;
 }
 
 export interface SendProgress {
@@ -32,9 +38,27 @@ export interface SendProgress {
   readonly totalBytes: number;
 }
 
+/** What was asked for and waits, because the last one came to nothing. */
+interface Waiting {
+  readonly session: number;
+  readonly timer: Timer;
+}
+
+interface Setbacks {
+  /** In a row. */
+  readonly count: number;
+  /** The next one does not begin before. */
+  readonly untilMs: number;
+}
+
+const FIRST_WAIT_MS = 1_000;
+const MAX_WAIT_MS = 60_000;
+
 export class SnapshotSendLane {
   private readonly parts: SnapshotSendParts;
   private readonly transfers = new Map<NodeId, SnapshotTransfer>();
+  private readonly waiting = new Map<NodeId, Waiting>();
+  private readonly setbacks = new Map<NodeId, Setbacks>();
   /** Id of the snapshot that was last sent to a peer, and did not arrive: it may have a part of it. */
   private readonly broken = new Map<NodeId, string>();
   /** Id of one that a follower could not take: it may have been damaged here. */
@@ -46,10 +70,30 @@ export class SnapshotSendLane {
 
   send(command: SendSnapshot): void {
     const { target, session } = command;
+    const { scheduler } = this.parts;
     this.end(target);
+    const untilMs = this.setbacks.get(target)?.untilMs ?? 0;
+    const waitMs = untilMs - scheduler.now();
+    if (waitMs <= 0) {
+      this.begin(command);
+      return;
+    }
+    const timer = scheduler.setTimer(waitMs, () => {
+      this.waiting.delete(target);
+      this.guarded(() => {
+        this.begin(command);
+        this.parts.onProgress();
+      });
+    });
+    this.waiting.set(target, { session, timer });
+  }
+
+  private begin(command: SendSnapshot): void {
+    const { target, session } = command;
     const info = this.choose(command);
     if (info === undefined) {
       const { index } = command.lastIncluded;
+      this.setBack(target);
       this.parts.logger.warn(
         { event: 'snapshot.missing', target, index },
         'a follower needs a snapshot, and none that is usable leads to the log: it is asked again later',
@@ -76,8 +120,11 @@ export class SnapshotSendLane {
     const transfer = this.transfers.get(from);
     if (transfer === undefined || transfer.session !== response.session) return;
     if (response.state === 'receiving') transfer.answered(response.offset);
-    else if (response.state === 'failed') this.suspected = transfer.info.id;
-    else {
+    else if (response.state === 'failed') {
+      this.suspected = transfer.info.id;
+      this.setBack(from);
+    } else {
+      this.setbacks.delete(from);
       const { index } = transfer.info.lastIncluded;
       this.parts.logger.info(
         { event: 'snapshot.sent', target: from, index, totalBytes: transfer.totalBytes },
@@ -94,8 +141,10 @@ export class SnapshotSendLane {
 
   /** Ends what the engine sends no longer: it has arrived, the peer is gone, or another node leads. */
   sweep(): void {
-    for (const [target, { session }] of this.transfers) {
-      if (!this.parts.engine.snapshots.sends(target, session)) this.end(target);
+    for (const begun of [this.transfers, this.waiting]) {
+      for (const [target, { session }] of begun) {
+        if (!this.parts.engine.snapshots.sends(target, session)) this.end(target);
+      }
     }
   }
 
@@ -111,7 +160,9 @@ export class SnapshotSendLane {
   }
 
   stop(): void {
-    for (const target of this.transfers.keys()) this.end(target);
+    for (const begun of [this.transfers, this.waiting]) {
+      for (const target of begun.keys()) this.end(target);
+    }
   }
 
   /**
@@ -134,16 +185,41 @@ export class SnapshotSendLane {
     const { target, session, info } = transfer;
     if (this.transfers.get(target) !== transfer) return;
     this.end(target);
-    this.broken.delete(target);
+    if (!(err instanceof KeelsonError)) {
+      this.parts.onFailure(err);
+      return;
+    }
+    // A follower that has taken nothing for long may still go on with what it has.
+    if (err.code !== 'KEELSON_TIMEOUT') this.broken.delete(target);
+    this.setBack(target);
     this.parts.logger.warn(
       { event: 'snapshot.send-failed', target, file: info.file, err },
       'a snapshot could not be sent: it is tried again when the follower next answers',
     );
-    this.parts.engine.snapshots.sendFailed(target, session);
-    this.parts.onProgress();
+    this.guarded(() => {
+      this.parts.engine.snapshots.sendFailed(target, session);
+      this.parts.onProgress();
+    });
+  }
+
+  private setBack(target: NodeId): void {
+    const count = (this.setbacks.get(target)?.count ?? 0) + 1;
+    const waitMs = count === 1 ? 0 : Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** (count - 2));
+    this.setbacks.set(target, { count, untilMs: this.parts.scheduler.now() + waitMs });
+  }
+
+  /** Outside of a step of the runtime. */
+  private guarded(go: () => void): void {
+    try {
+      go();
+    } catch (error) {
+      this.parts.onFailure(error);
+    }
   }
 
   private end(target: NodeId): void {
+    this.waiting.get(target)?.timer.cancel();
+    this.waiting.delete(target);
     const transfer = this.transfers.get(target);
     if (transfer === undefined) return;
     this.transfers.delete(target);

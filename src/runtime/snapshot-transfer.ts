@@ -11,7 +11,9 @@ import type { SnapshotFileHandle, SnapshotStore } from '../storage/snapshot-stor
  * in that file, at most `maxBytesPerSecond`.
  *
  * An answer that repeats the one before means that something was lost behind it, and sending goes back
- * there. When no answer brings anything new for `silenceMs`, the follower is asked how far it is.
+ * there. When no answer brings anything new for `silenceMs`, the follower is asked how far it is. When
+ * nothing new has come into its file for `stallMs` the transfer fails: the log behind it is kept, and the log
+ * of a leader must not grow for ever because of one follower whose disk hangs.
  */
 export interface TransferLimits {
   /** Bytes of one piece. */
@@ -21,6 +23,7 @@ export interface TransferLimits {
   /** 0: as fast as the follower takes them. */
   readonly maxBytesPerSecond: number;
   readonly silenceMs: number;
+  readonly stallMs: number;
 }
 
 export interface TransferParts {
@@ -58,6 +61,8 @@ export class SnapshotTransfer {
   private ended = false;
   private nextPieceAtMs: number;
   private newsAtMs: number;
+  /** When the follower's file last grew, or something was last due from it. */
+  private grownAtMs: number;
   private paceTimer: Timer | undefined;
   private silenceTimer: Timer | undefined;
 
@@ -76,23 +81,27 @@ export class SnapshotTransfer {
     this.onFailure = onFailure;
     this.newsAtMs = parts.scheduler.now();
     this.nextPieceAtMs = this.newsAtMs;
+    this.grownAtMs = this.newsAtMs;
   }
 
   /** Pins the file, and offers it; one that is suspected of damage is read to its end before. */
   begin(suspected: boolean): void {
     this.open(suspected).then(
-      (file) => {
-        if (this.ended) {
-          file.close();
-          return;
-        }
-        this.file = file;
-        this.newsAtMs = this.parts.scheduler.now();
-        this.armSilence();
-        this.pump();
-      },
+      (file) => this.guarded(() => this.opened(file)),
       (error: unknown) => this.failed(error),
     );
+  }
+
+  private opened(file: SnapshotFileHandle): void {
+    if (this.ended) {
+      file.close();
+      return;
+    }
+    this.file = file;
+    this.newsAtMs = this.parts.scheduler.now();
+    this.grownAtMs = this.newsAtMs;
+    this.armSilence();
+    this.pump();
   }
 
   private async open(suspected: boolean): Promise<SnapshotFileHandle> {
@@ -111,6 +120,7 @@ export class SnapshotTransfer {
     }
     const goesOn = !this.asking && offset > this.acknowledged;
     if (this.asking || offset !== this.acknowledged) this.newsAtMs = this.parts.scheduler.now();
+    if (offset > this.acknowledged) this.grownAtMs = this.newsAtMs;
     this.acknowledged = offset;
     this.asking = false;
     if (!goesOn || offset > this.sentTo) {
@@ -163,7 +173,7 @@ export class SnapshotTransfer {
     if (waitMs <= 0) return true;
     this.paceTimer ??= scheduler.setTimer(waitMs, () => {
       this.paceTimer = undefined;
-      this.pump();
+      this.guarded(() => this.pump());
     });
     return false;
   }
@@ -181,7 +191,7 @@ export class SnapshotTransfer {
       (bytes) => {
         this.reading = false;
         if (!this.ended && !this.asking && offset === this.sentTo) this.piece = { offset, bytes };
-        this.pump();
+        this.guarded(() => this.pump());
       },
       (error: unknown) => this.failed(error),
     );
@@ -209,8 +219,10 @@ export class SnapshotTransfer {
     const { scheduler, limits } = this.parts;
     const dueMs = this.newsAtMs + limits.silenceMs - scheduler.now();
     this.silenceTimer = scheduler.setTimer(Math.max(0, dueMs), () => {
-      if (scheduler.now() - this.newsAtMs >= limits.silenceMs) this.silent();
-      this.armSilence();
+      this.guarded(() => {
+        if (scheduler.now() - this.newsAtMs >= limits.silenceMs) this.silent();
+        if (!this.ended) this.armSilence();
+      });
     });
   }
 
@@ -221,11 +233,29 @@ export class SnapshotTransfer {
 
   private silent(): void {
     this.newsAtMs = this.parts.scheduler.now();
-    if (!this.isWaiting()) return;
+    if (!this.isWaiting()) {
+      this.grownAtMs = this.newsAtMs;
+      return;
+    }
+    const stalledMs = this.newsAtMs - this.grownAtMs;
+    if (stalledMs >= this.parts.limits.stallMs) {
+      const message = `node ${this.target} has taken nothing of the snapshot for ${stalledMs} ms`;
+      this.failed(new KeelsonError('KEELSON_TIMEOUT', message));
+      return;
+    }
     this.asking = true;
     this.offerIsSent = false;
     this.piece = undefined;
     this.pump();
+  }
+
+  /** Outside of a step of the runtime. */
+  private guarded(go: () => void): void {
+    try {
+      go();
+    } catch (error) {
+      this.failed(error);
+    }
   }
 
   private failed(error: unknown): void {

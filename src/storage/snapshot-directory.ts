@@ -78,18 +78,24 @@ export function scanSnapshots(
     try {
       snapshots.push(readSnapshotFile(heap, disk, file, group, snapshots.length === 0));
     } catch (error) {
-      damaged.push(damageOf(error, file));
+      const damage = damageOf(error, file);
+      if (damage === undefined) throw error;
+      damaged.push(damage);
     }
   }
   return { snapshots, damaged };
 }
 
-/** A bad sector is as good as a flipped bit: an older snapshot may do. @throws anything else */
-function damageOf(error: unknown, file: string): SnapshotDamage {
+/**
+ * What an error of reading says of the file, if it says anything: a bad sector is as good as a flipped bit,
+ * and an older snapshot may do.
+ */
+export function damageOf(error: unknown, file: string): SnapshotDamage | undefined {
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'EIO') return { file, offset: 0, finding: `it cannot be read: ${message}` };
-  if (code !== 'KEELSON_STORAGE_CORRUPT') throw error;
-  return (error as KeelsonError).details as unknown as SnapshotDamage;
+  const { details } = error as Partial<KeelsonError>;
+  if (code === 'KEELSON_STORAGE_CORRUPT') return details as unknown as SnapshotDamage;
+  if (code !== 'EIO' && details?.systemCode !== 'EIO') return undefined;
+  return { file, offset: 0, finding: `it cannot be read: ${message}` };
 }
 
 /** @throws KeelsonError STORAGE_CORRUPT with file and offset */

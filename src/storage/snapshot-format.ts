@@ -38,6 +38,16 @@ export interface SnapshotInfo extends SnapshotHeader {
   readonly bytes: number;
 }
 
+/** @throws KeelsonError STORAGE_VERSION */
+export function checkMachineVersion(file: string, found: number, own: number): void {
+  if (found <= own) return;
+  throw new KeelsonError(
+    'KEELSON_STORAGE_VERSION',
+    `the snapshot ${file} is of version ${found} of the state machine, and this is version ${own}`,
+    { details: { file, version: found } },
+  );
+}
+
 const MEMORY_BYTES = 32 * 1024 * 1024;
 const MAX_SAFE_HIGH = 0x1f_ffff;
 

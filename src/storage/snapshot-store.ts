@@ -9,7 +9,7 @@
 import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
-import type { SnapshotDamage } from './snapshot-directory.js';
+import { damageOf, type SnapshotDamage } from './snapshot-directory.js';
 import type { SnapshotExecutor } from './snapshot-executor.js';
 import { damagedSnapshot, type SnapshotHeader, type SnapshotInfo } from './snapshot-format.js';
 import { MIN_SNAPSHOT_FILE_BYTES } from './snapshot-layout.js';
@@ -34,7 +34,7 @@ export interface SnapshotWriter {
    * until it resolves.
    */
   append(bytes: Uint8Array): Promise<void>;
-  /** Durable, and the newest, when it resolves. */
+  /** Durable, and the newest, when it resolves; those that are no longer kept are removed behind it. */
   publish(): Promise<SnapshotInfo>;
   abort(): Promise<void>;
 }
@@ -63,6 +63,8 @@ export class SnapshotStore {
   private list: SnapshotInfo[];
   private damage: SnapshotDamage[];
   private readonly pins = new Map<string, number>();
+  /** Not listed any more; the file goes when nobody reads it. */
+  private readonly late = new Set<string>();
   private handles = 0;
   private partial: Receiver | undefined;
 
@@ -132,9 +134,10 @@ export class SnapshotStore {
 
   /**
    * Begins to receive a snapshot, or goes on with it: a transfer that broke off resumes where it ended.
-   * Another one that was under way is given up.
+   * Another one that was under way is given up. One of a later version of the machine than that of this
+   * node fails as soon as its header has come.
    */
-  async receive(announced: AnnouncedSnapshot): Promise<SnapshotReceiver> {
+  async receive(announced: AnnouncedSnapshot, machineVersion: number): Promise<SnapshotReceiver> {
     const { partial } = this;
     const { id, totalBytes } = announced;
     if (!Number.isSafeInteger(totalBytes) || totalBytes < MIN_SNAPSHOT_FILE_BYTES) {
@@ -147,12 +150,16 @@ export class SnapshotStore {
     const handle = ++this.handles;
     const receiver = new Receiver(id, totalBytes, this.executor, handle, async () => {
       try {
-        return await this.publish(handle);
-      } finally {
+        const info = await this.publish(handle);
+        this.partial = undefined;
+        return info;
+      } catch (error) {
         await this.dropPartial();
+        throw error;
       }
     });
-    await this.executor.run({ type: 'receive', handle, directory, group, announced });
+    const given = { directory, group, announced, machineVersion };
+    await this.executor.run({ type: 'receive', handle, ...given });
     this.partial = receiver;
     return receiver;
   }
@@ -162,6 +169,12 @@ export class SnapshotStore {
     const { partial } = this;
     this.partial = undefined;
     if (partial !== undefined) await this.executor.run({ type: 'close', handle: partial.handle });
+  }
+
+  /** However many newer ones come, it stays until what is returned is called. */
+  hold(info: SnapshotInfo): () => Promise<void> {
+    this.pin(info);
+    return () => this.unpin(info);
   }
 
   /** The state that the snapshot holds, chunk by chunk, verified. */
@@ -213,8 +226,18 @@ export class SnapshotStore {
   /** Snapshots before the log: the entries between them and the log are gone. */
   async removeBelow(index: number): Promise<void> {
     const useless = this.list.filter(({ lastIncluded }) => lastIncluded.index < index);
-    this.list = this.list.filter(({ lastIncluded }) => lastIncluded.index >= index);
-    await this.remove(useless.filter(({ id }) => !this.pins.has(id)).map(({ file }) => file));
+    this.list = this.list.filter((info) => !useless.includes(info));
+    const free = useless.filter(({ id }) => !this.pins.has(id));
+    for (const info of useless) if (!free.includes(info)) this.late.add(info.id);
+    await this.remove(free.map(({ file }) => file));
+  }
+
+  /** The machine cannot be restored from it. False when it is left out already, because it is damaged. */
+  passOver(info: SnapshotInfo, error: unknown): boolean {
+    if (!this.list.includes(info)) return false;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.found(info, { file: info.file, offset: 0, finding: `it cannot be restored: ${reason}` });
+    return true;
   }
 
   /** Stops the thread, whatever it is at; one that hangs in the kernel is left behind at `untilMs`. */
@@ -245,7 +268,8 @@ export class SnapshotStore {
       ({ lastIncluded }) => lastIncluded.index <= info.lastIncluded.index,
     );
     this.list.splice(at < 0 ? this.list.length : at, 0, info);
-    await this.prune();
+    // Nobody has to wait until the disk has freed the blocks of a large file.
+    void this.prune();
     return info;
   }
 
@@ -273,22 +297,23 @@ export class SnapshotStore {
     this.pins.set(id, (this.pins.get(id) ?? 0) + 1);
   }
 
-  private async unpin({ id }: SnapshotInfo): Promise<void> {
+  private async unpin({ id, file }: SnapshotInfo): Promise<void> {
     const count = this.pins.get(id) ?? 0;
     invariant(count > 0, 'a snapshot is pinned as often as it is let go');
     if (count > 1) this.pins.set(id, count - 1);
     else this.pins.delete(id);
-    if (count === 1 && this.list.length > this.options.keep) await this.prune();
+    if (count > 1) return;
+    if (this.late.delete(id)) await this.remove([file]);
+    if (this.list.length > this.options.keep) await this.prune();
   }
 
-  /** What does not verify is used no more. */
+  /** What does not verify, or stands on a bad sector, is used no more. */
   private async guard<T>(info: SnapshotInfo, work: Promise<T>): Promise<T> {
     try {
       return await work;
     } catch (error) {
-      if (error instanceof KeelsonError && error.code === 'KEELSON_STORAGE_CORRUPT') {
-        this.found(info, error.details as unknown as SnapshotDamage);
-      }
+      const damage = damageOf(error, info.file);
+      if (damage !== undefined) this.found(info, damage);
       throw error;
     }
   }
@@ -303,7 +328,7 @@ export class SnapshotStore {
   private report({ file, offset, finding }: SnapshotDamage): void {
     this.options.logger.error(
       { event: 'snapshot.damaged', file, offset, finding },
-      'a snapshot does not verify, and is not used',
+      'a snapshot is damaged, or cannot be restored, and is not used',
     );
   }
 

@@ -16,11 +16,13 @@ import {
 } from './snapshot-directory.js';
 import { SNAPSHOT_SYNC_BYTES, SnapshotFileReader, SnapshotFileWriter } from './snapshot-file.js';
 import {
+  checkMachineVersion,
   damagedSnapshot,
   type SnapshotHeader,
   type SnapshotInfo,
   snapshotMemory,
 } from './snapshot-format.js';
+import { MAX_SNAPSHOT_MEMBERSHIP_BYTES, SNAPSHOT_HEADER } from './snapshot-layout.js';
 
 export type SnapshotTask =
   | { readonly type: 'scan'; readonly directory: string; readonly group: number }
@@ -56,6 +58,8 @@ export interface ReceiveTask {
   readonly directory: string;
   readonly group: number;
   readonly announced: AnnouncedSnapshot;
+  /** One of a later version of the machine is refused. */
+  readonly machineVersion: number;
 }
 
 /** What another node says of the file that it sends; the file itself must say the same. */
@@ -65,6 +69,9 @@ export interface AnnouncedSnapshot {
   /** Of the whole file. */
   readonly totalBytes: number;
 }
+
+/** However long its membership is, a header ends before. */
+const MAX_HEADER_BYTES = SNAPSHOT_HEADER.bytes + MAX_SNAPSHOT_MEMBERSHIP_BYTES;
 
 export interface ReceiveAtTask {
   readonly type: 'receiveAt';
@@ -109,11 +116,10 @@ interface Building {
 interface Receiving {
   readonly kind: 'receive';
   readonly file: DiskFile;
-  readonly group: number;
-  readonly announced: AnnouncedSnapshot;
-  readonly directory: string;
+  readonly task: ReceiveTask;
   readonly temporary: string;
   unsynced: number;
+  headerChecked: boolean;
 }
 
 type Open =
@@ -198,20 +204,32 @@ export class SnapshotTaskRunner {
     this.open.set(handle, { kind: 'build', writer, header, directory, temporary });
   }
 
-  private receive({ handle, directory, group, announced }: ReceiveTask): void {
-    const temporary = temporaryPath(directory, 'receive', announced.id);
+  private receive(task: ReceiveTask): void {
+    const temporary = temporaryPath(task.directory, 'receive', task.announced.id);
     const file = this.disk.open(temporary, { access: 'write', create: true });
     const kind = 'receive';
-    this.open.set(handle, { kind, file, group, announced, directory, temporary, unsynced: 0 });
+    this.open.set(task.handle, { kind, file, task, temporary, unsynced: 0, headerChecked: false });
   }
 
   private receiveAt({ handle, offset, bytes }: ReceiveAtTask): void {
     const receiving = this.expect(handle, 'receive');
     receiving.file.write(bytes, offset);
+    this.checkHeader(receiving, offset + bytes.length);
     receiving.unsynced += bytes.length;
     if (receiving.unsynced < SNAPSHOT_SYNC_BYTES) return;
     receiving.file.dataSync();
     receiving.unsynced = 0;
+  }
+
+  /** As soon as it is there: what cannot be used is not worth the time that its other bytes take. */
+  private checkHeader(receiving: Receiving, end: number): void {
+    const { task, temporary } = receiving;
+    if (receiving.headerChecked || end < Math.min(MAX_HEADER_BYTES, task.announced.totalBytes)) {
+      return;
+    }
+    receiving.headerChecked = true;
+    const info = readSnapshotFile(this.heap, this.disk, temporary, task.group, false);
+    checkAnnounced(info, task, temporary);
   }
 
   private publish(handle: number): SnapshotInfo {
@@ -222,13 +240,13 @@ export class SnapshotTaskRunner {
       this.open.delete(handle);
       return publishSnapshot(disk, open.directory, open.temporary, open.header, bytes);
     }
-    const { file, group, announced, directory, temporary } = this.expect(handle, 'receive');
+    const { file, task, temporary } = this.expect(handle, 'receive');
     file.dataSync();
-    const info = readSnapshotFile(heap, disk, temporary, group, true);
-    checkAnnounced(info, announced, temporary);
+    const info = readSnapshotFile(heap, disk, temporary, task.group, true);
+    checkAnnounced(info, task, temporary);
     file.close();
     this.open.delete(handle);
-    return publishSnapshot(disk, directory, temporary, info, info.bytes);
+    return publishSnapshot(disk, task.directory, temporary, info, info.bytes);
   }
 
   private readAt({ handle, offset, length }: ReadAtTask): Uint8Array {
@@ -255,9 +273,14 @@ export class SnapshotTaskRunner {
   }
 }
 
-/** One that says of itself what nobody announced must never become the newest here. */
-function checkAnnounced(info: SnapshotInfo, announced: AnnouncedSnapshot, file: string): void {
+/** One that says of itself what nobody announced, or that is of no use, must never become the newest here. */
+function checkAnnounced(
+  info: SnapshotInfo,
+  { announced, machineVersion }: ReceiveTask,
+  file: string,
+): void {
   const { id, lastIncluded } = announced;
+  checkMachineVersion(file, info.machineVersion, machineVersion);
   if (info.id !== id) throw damagedSnapshot(file, 0, `it has the id ${info.id}, not ${id}`);
   const { term, index } = info.lastIncluded;
   if (term !== lastIncluded.term || index !== lastIncluded.index) {

@@ -105,6 +105,8 @@ describe('resolveConfig', () => {
     ['network.maxFrameBytes', { network: { maxQueuedBytes: 8 * 1024 * 1024 - 1 } }],
     ['storage.maxIndexBytes', { storage: { lanes: 3, maxIndexBytes: 3 * 1024 * 1024 - 1 } }],
     ['limits.maxEntryBytes', { limits: { maxPendingBytes: 1024 * 1024 - 1 } }],
+    ['snapshot.chunkBytes', { snapshot: { maxInflightBytes: 256 * 1024 - 1 } }],
+    ['snapshot.chunkBytes', { network: { maxFrameBytes: 256 * 1024 } }],
     ['network.reconnectMinMs', { network: { reconnectMinMs: 2001 } }],
     ['limits.maxEntryBytes', { http: { maxBufferedBodyBytes: 1024 * 1024 - 1 } }],
     ['http.maxKeyBytes', { http: { maxHeaderBytes: 4096, maxKeyBytes: 1025 } }],

@@ -509,6 +509,21 @@ describe('sending', () => {
     expect(leader.engine.purgedIndex).toBe(Math.min(...kept));
   });
 
+  it('gives the log free that it had kept, when it came to nothing', () => {
+    const { cluster, leader } = leftBehind();
+    cluster.carries = (packet) => !('offer' in packet);
+    cluster.run(3_000);
+    const { session, lastIncluded } = leader.sending.get(3)!;
+    leader.write(5);
+    cluster.run(500);
+    snapshotTwice(cluster, leader);
+    expect(leader.engine.purgedIndex).toBeLessThanOrEqual(lastIncluded.index);
+    leader.tell(({ snapshots }) => snapshots.sendFailed(3, session));
+    const kept = leader.disk.snapshots.map(({ lastIncluded: { index } }) => index);
+    expect(leader.engine.purgedIndex).toBe(Math.min(...kept));
+    expect(leader.engine.purgedIndex).toBeGreaterThan(lastIncluded.index);
+  });
+
   it('of an older one than it was asked for keeps the log behind that one', () => {
     const { cluster, leader, away } = leftBehind();
     cluster.carries = (packet) => !('offer' in packet);

@@ -38,6 +38,7 @@ class FullDisk {
         storage: { segmentBytes: MIB, maxBatchBytes: 256 * 1024 },
         network: { maxFrameBytes: 256 * 1024 },
         raft: { maxAppendBytes: 128 * 1024 },
+        snapshot: { chunkBytes: 128 * 1024 },
         limits: { maxEntryBytes: 128 * 1024 },
       },
       openStore: (_nodeId, parts, { storage }) =>

@@ -107,10 +107,89 @@ it('removes snapshots from which no log leads on', async () => {
   expect(snapshots.snapshots.map(({ lastIncluded }) => lastIncluded.index)).toEqual([30, 20]);
 });
 
-it('lets the machine fail by itself, and tries no other snapshot then', async () => {
+/** A host whose restore throws for the snapshot of this index, or for any. */
+function failingHost(bug: Error, failing?: number): ReturnType<typeof hostOf> {
+  const sound = hostOf();
+  const restore = (chunks: AsyncIterable<Uint8Array>, index: number): Promise<void> =>
+    failing === undefined || index === failing
+      ? Promise.reject(bug)
+      : sound.host.restore(chunks, index);
+  return { host: { version: 7, restore } as unknown as MachineHost, restored: sound.restored };
+}
+
+it('takes the one before when the machine cannot be restored from the newest', async () => {
   const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20);
-  const bug = new Error('a bug of the machine');
-  const host = { version: 7, restore: () => Promise.reject(bug) } as unknown as MachineHost;
-  await expect(start(snapshots, host, logTo(25))).rejects.toBe(bug);
+  const { host, restored } = failingHost(new Error('a bug of the machine'), 20);
+  const found = await start(snapshots, host, logTo(25));
+  expect(restored).toEqual([{ bytes: 300, index: 10 }]);
+  expect(found.applied).toBe(10);
+  expect(snapshots.damaged[0]?.finding).toBe('it cannot be restored: a bug of the machine');
+});
+
+it.each([
+  ['the log is whole', 0],
+  ['the log begins behind the older one', 20],
+])(
+  'lets the machine fail by itself when it can be restored from none, and %s',
+  async (_, purged) => {
+    const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20);
+    const bug = new Error('a bug of the machine');
+    await expect(start(snapshots, failingHost(bug).host, logTo(25, purged))).rejects.toBe(bug);
+  },
+);
+
+it('reads from a bad sector as little as from a damaged file: an older one takes its place', async () => {
+  const disk = new MemoryDisk();
+  const snapshots = await snapshotsAt(disk, 10, 20);
+  const { file } = snapshots.newest!;
+  disk.fail({ operation: 'read', nth: 4, code: 'EIO', pathIncludes: file, sticky: true });
+  const { host, restored } = hostOf();
+  await start(snapshots, host, logTo(25));
+  expect(restored).toEqual([{ bytes: 300, index: 10 }]);
+  expect(snapshots.damaged[0]?.finding).toMatch(/cannot be read/);
+});
+
+it('never goes on by the log with a machine that was given half of a snapshot', async () => {
+  const disk = new MemoryDisk();
+  const snapshots = await snapshotsAt(disk, 10);
+  disk.damage(snapshots.newest!.file, 400, (bytes) => {
+    bytes[0]! ^= 1;
+  });
+  await expect(start(snapshots, hostOf().host, logTo(25))).rejects.toMatchObject({
+    code: 'KEELSON_STORAGE_CORRUPT',
+    message: expect.stringContaining('start the node again'),
+  });
+  const again = await openSnapshots(disk);
+  expect((await start(again, hostOf().host, logTo(25))).applied).toBe(0);
+});
+
+it('takes no machine at its word that has not heard of the damage', async () => {
+  const disk = new MemoryDisk();
+  const snapshots = await snapshotsAt(disk, 10);
+  disk.damage(snapshots.newest!.file, 400, (bytes) => {
+    bytes[0]! ^= 1;
+  });
+  const restore = async (chunks: AsyncIterable<Uint8Array>): Promise<void> => {
+    await hostOf()
+      .host.restore(chunks, 10)
+      .catch(() => {});
+  };
+  const deaf = { version: 7, restore } as unknown as MachineHost;
+  await expect(start(snapshots, deaf, logTo(25))).rejects.toMatchObject({
+    code: 'KEELSON_STORAGE_CORRUPT',
+  });
+});
+
+it('ends in the middle of a snapshot when the start is over, and tries no other one', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20);
+  const { host, restored } = hostOf();
+  const over = new Error('the start was given up');
+  let chunks = 0;
+  const check = (): void => {
+    if (++chunks > 2) throw over;
+  };
+  const parts = { snapshots, machine: host, scheduler, logger: silentLogger, check };
+  await expect(restoreMachine(parts, logTo(25), 0)).rejects.toBe(over);
+  expect(restored).toEqual([]);
   expect(snapshots.snapshots).toHaveLength(2);
 });

@@ -111,6 +111,7 @@ describe('on a follower, writes beyond network.maxRequests', () => {
       network: { maxFrameBytes: 64 * KIB, maxQueuedBytes: 64 * KIB },
       limits: { maxEntryBytes: 32 * KIB },
       raft: { maxAppendBytes: 32 * KIB },
+      snapshot: { chunkBytes: 32 * KIB },
     });
     const { node, peers, request } = follower1;
     const large = 'x'.repeat(31 * KIB) as unknown as number;

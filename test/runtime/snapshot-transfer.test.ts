@@ -50,6 +50,7 @@ describe('a snapshot', () => {
     expect(Math.max(...pair.delivered.map(({ bytes }) => bytes.length))).toBe(LIMITS.chunkBytes);
     expect(pair.sending.progress().size).toBe(0);
     expect(pair.receiving.progress()).toBeUndefined();
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
     expect(pair.failures).toEqual([]);
   });
 
@@ -89,6 +90,12 @@ describe('a snapshot', () => {
   it('is sent no faster than it may be, and nothing runs while it waits', async () => {
     const pair = await SnapshotPair.open({ maxBytesPerSecond: 1_000 });
     const { bytes } = await pair.build(10, 2_000);
+    const setTimer = pair.scheduler.setTimer.bind(pair.scheduler);
+    let timers = 0;
+    pair.scheduler.setTimer = (...given) => {
+      timers++;
+      return setTimer(...given);
+    };
     pair.send(10);
     for (let ms = 0; ms < 2_000; ms += 50) {
       await pair.pass(50);
@@ -96,6 +103,8 @@ describe('a snapshot', () => {
       expect(pair.scheduler.pendingJobs()).toBe(0);
     }
     expect(pair.takenBytes).toBeGreaterThan(1_900);
+    // One for each piece, those of the follower, and a few for silence.
+    expect(timers).toBeLessThan((bytes / LIMITS.chunkBytes) * 3);
     while (pair.takenBytes < bytes) await pair.pass(50);
     await arrives(pair, 10);
     expect(pair.scheduler.now()).toBeLessThan(bytes + 100);
@@ -111,6 +120,16 @@ describe('a snapshot', () => {
     expect(pair.sender.snapshots.map((info) => info.id)).toContain(id);
     pair.delivers = true;
     await arrives(pair, 10);
+    await pair.until(() => pair.senderDisk.list('/snapshots').length === 2, 'it is removed');
+  });
+
+  it('lets its file go when it ended before the file was open', async () => {
+    const pair = await SnapshotPair.open();
+    await pair.build(10);
+    pair.send(10);
+    pair.breakOff();
+    await pair.settle();
+    for (const index of [11, 12, 13]) await pair.build(index);
     await pair.until(() => pair.senderDisk.list('/snapshots').length === 2, 'it is removed');
   });
 });
@@ -193,6 +212,117 @@ describe('a transfer that is disturbed', () => {
     expect(pair.scheduler.now()).toBe(0);
   });
 
+  it.each([
+    ['it is offered', async () => SnapshotPair.open()],
+    ['a piece was read', async () => (await underWay(3_000)).pair],
+    [
+      'a piece was due',
+      async () => {
+        const pair = await SnapshotPair.open({ maxBytesPerSecond: 100 });
+        await pair.build(10);
+        pair.send(10);
+        await pair.settle();
+        return pair;
+      },
+    ],
+    [
+      'the follower was silent',
+      async () => {
+        const { pair } = await underWay(3_000);
+        pair.answering = false;
+        await pair.settle();
+        return pair;
+      },
+    ],
+  ])('stops the node when a broken invariant shows as %s', async (_, prepare) => {
+    const pair = await prepare();
+    pair.bug = new Error('a broken invariant');
+    if (pair.session === 0) {
+      await pair.build(10);
+      pair.send(10);
+    }
+    await pair.settle();
+    await pair.pass(LIMITS.silenceMs);
+    expect(pair.failures).toEqual([pair.bug]);
+    expect(pair.sending.progress().size).toBe(0);
+    expect(pair.eventsNamed('snapshot.send-failed')).toEqual([]);
+  });
+
+  it('is tried again less and less often while it comes to nothing, and at once after it arrived', async () => {
+    const pair = await SnapshotPair.open();
+    await pair.build(10);
+    pair.receiverDisk.fail({ operation: 'write', nth: 3, sticky: true, code: 'ENOSPC' });
+    const refusedAt: number[] = [];
+    pair.send(10);
+    for (let seconds = 0; seconds <= 200; seconds++) {
+      await pair.pass(seconds === 0 ? 0 : 1_000);
+      while (refusedAt.length < pair.eventsNamed('snapshot.refused').length) {
+        refusedAt.push(seconds);
+        pair.send(10);
+        await pair.settle();
+      }
+    }
+    expect(refusedAt).toEqual([0, 0, 1, 3, 7, 15, 31, 63, 123, 183]);
+    pair.receiverDisk.clearFaults();
+    await pair.pass(60_000);
+    await arrives(pair, 10);
+    await pair.build(20);
+    pair.receiverDisk.fail({ operation: 'write', nth: 3, code: 'ENOSPC' });
+    pair.send(20);
+    await pair.settle();
+    expect(pair.eventsNamed('snapshot.refused')).toHaveLength(refusedAt.length + 1);
+    pair.send(20);
+    await arrives(pair, 20);
+  });
+
+  it('is not begun when the engine has ended it while it waited', async () => {
+    const pair = await SnapshotPair.open();
+    await pair.build(10);
+    pair.purgedIndex = 11;
+    for (let count = 0; count < 3; count++) pair.send(20);
+    expect(pair.eventsNamed('snapshot.missing')).toHaveLength(2);
+    pair.breakOff();
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
+    pair.send(20);
+    expect(pair.scheduler.nextTimerAt()).toBe(1_000);
+    pair.sending.stop();
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
+  });
+
+  it('fails when nothing comes into the file of the follower for long, and goes on there later', async () => {
+    const { pair, bytes } = await underWay(3_000);
+    pair.receiverThread.closed = true;
+    for (let ms = 0; ms < LIMITS.stallMs; ms += LIMITS.silenceMs) {
+      expect(pair.failedSessions).toEqual([]);
+      await pair.pass(LIMITS.silenceMs);
+    }
+    expect(pair.failedSessions).toEqual([1]);
+    expect(pair.sending.progress().size).toBe(0);
+    expect(pair.eventsNamed('snapshot.send-failed')).toHaveLength(1);
+    pair.receiverThread.open();
+    await pair.settle();
+    const { bytes: written } = pair.receiving.progress()!;
+    const before = dataOf(pair).length;
+    await pair.build(20);
+    pair.send(20);
+    await arrives(pair, 10);
+    expect(written).toBeGreaterThanOrEqual(bytes / 2);
+    expect(dataOf(pair)[before]!.request.offset).toBe(written);
+  });
+
+  it('does not fail because it is sent slowly', async () => {
+    const pair = await SnapshotPair.open({ maxBytesPerSecond: 5 });
+    await pair.build(10);
+    pair.send(10);
+    for (let ms = 0; ms < LIMITS.stallMs * 8; ms += LIMITS.silenceMs) {
+      // Some answers come late.
+      pair.answering = ms % 3_000 !== 0;
+      await pair.pass(LIMITS.silenceMs);
+    }
+    expect(pair.failedSessions).toEqual([]);
+    expect(pair.takenBytes).toBeGreaterThanOrEqual(400);
+  });
+
   it('ends with the engine, and its timers with it', async () => {
     const pair = await SnapshotPair.open({ maxBytesPerSecond: 100 });
     await pair.build(10);
@@ -241,6 +371,23 @@ describe('what does not verify', () => {
     expect(pair.receiverDisk.list('/snapshots')).toEqual([]);
   });
 
+  it('because it is of a later version of the machine is refused at its beginning', async () => {
+    const limits = { chunkBytes: 10_000, maxInflightBytes: 20_000 };
+    const pair = await SnapshotPair.open(limits, limits.maxInflightBytes);
+    const { bytes } = await pair.build(10, 400_000);
+    pair.machine.version = 6;
+    pair.send(10);
+    await pair.settle();
+    expect(pair.eventsNamed('snapshot.refused')[0]!.reason).toMatch(/is of version 7/);
+    expect(pair.answers.at(-1)).toMatchObject({ state: 'failed' });
+    expect(pair.takenBytes).toBeLessThan(bytes / 2);
+    expect(pair.installed).toEqual([]);
+    expect(pair.receiverDisk.list('/snapshots')).toEqual([]);
+    pair.machine.version = 7;
+    pair.send(10);
+    await arrives(pair, 10);
+  });
+
   it('is refused when more comes than was announced', async () => {
     const pair = await SnapshotPair.open();
     const request = requestFor(10, { totalBytes: 200 });
@@ -266,6 +413,7 @@ describe('what does not verify', () => {
     await pair.settle();
     expect(pair.eventsNamed('snapshot.damaged')[0]).toMatchObject({ file });
     pair.send(20);
+    await pair.pass(1_000);
     await arrives(pair, 10);
     expect(pair.eventsNamed('snapshot.refused')).toHaveLength(1);
   });
@@ -282,6 +430,23 @@ describe('what does not verify', () => {
     pair.send(20);
     await arrives(pair, 10);
     expect(pair.instead).toEqual([10]);
+  });
+
+  it('because the follower claims more of it than there is fails, and is told of', async () => {
+    const { pair, bytes } = await underWay(3_000);
+    const { session } = pair;
+    pair.sending.answered(2, {
+      type: 'SnapshotResponse',
+      term: pair.term,
+      session,
+      state: 'receiving',
+      offset: bytes + 1,
+      matchIndex: 0,
+    });
+    expect(pair.failedSessions).toEqual([session]);
+    expect(pair.eventsNamed('snapshot.send-failed')[0]).toMatchObject({
+      err: { code: 'KEELSON_CORRUPT_FRAME' },
+    });
   });
 
   it('is told of when the leader has nothing that leads to its log', async () => {
@@ -311,9 +476,9 @@ describe('a follower', () => {
   it('takes no other snapshot while it verifies one, and answers to that one only', async () => {
     const pair = await SnapshotPair.open();
     const { bytes } = await pair.build(10);
+    pair.receiverThread.holds = 'publish';
     pair.send(10);
     await pair.until(() => pair.receiving.progress()?.bytes === bytes, 'all is in the file');
-    pair.receiverThread.closed = true;
     const answers = pair.answers.length;
     pair.deliver({ request: requestFor(30), bytes: nothing });
     await pair.settle();
@@ -321,6 +486,30 @@ describe('a follower', () => {
     expect(pair.answers.slice(answers).map(({ state }) => state)).not.toContain('failed');
     pair.receiverThread.open();
     await arrives(pair, 10);
+  });
+
+  it('that has stopped answers nothing more, and has no timer', async () => {
+    const { pair } = await underWay(3_000);
+    pair.receiverThread.closed = true;
+    await pair.settle();
+    pair.receiving.stop();
+    const answers = pair.answers.length;
+    pair.breakOff();
+    pair.receiverThread.open();
+    await pair.settle();
+    expect(pair.answers).toHaveLength(answers);
+    expect(pair.scheduler.nextTimerAt()).toBeUndefined();
+  });
+
+  it('that has stopped while it verified one tells nobody of it', async () => {
+    const pair = await SnapshotPair.open();
+    const { bytes } = await pair.build(10);
+    pair.send(10);
+    await pair.until(() => pair.receiving.progress()?.bytes === bytes, 'all is in the file');
+    pair.receiving.stop();
+    await pair.until(() => pair.receiver.newest !== undefined, 'it is verified');
+    await pair.settle();
+    expect(pair.installed).toEqual([]);
   });
 
   it('whose disk is full says so, keeps nothing, and takes it when there is room', async () => {

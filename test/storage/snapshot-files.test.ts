@@ -219,7 +219,9 @@ describe('the directory of snapshots', () => {
     const disk = newDisk();
     const store = await openSnapshots(disk);
     await (await store.create(headerAt(5))).append(patternOf(300));
-    await (await store.receive({ ...announced(200), id: 'ab'.repeat(16) })).append(patternOf(50));
+    await (await store.receive({ ...announced(200), id: 'ab'.repeat(16) }, MACHINE_VERSION)).append(
+      patternOf(50),
+    );
     expect(disk.list(DIRECTORY)).toHaveLength(2);
     await openSnapshots(disk);
     expect(disk.list(DIRECTORY)).toEqual([]);
@@ -287,7 +289,8 @@ describe('the directory of snapshots', () => {
     expect(disk.exists(second.file)).toBe(false);
     expect(disk.exists(first.file)).toBe(true);
     handle.close();
-    expect((await openSnapshots(disk, { keep: 4 })).newest).toEqual(third);
+    while (disk.exists(first.file)) await new Promise((resolve) => setImmediate(resolve));
+    expect((await openSnapshots(disk, { keep: 4 })).snapshots).toEqual([third]);
   });
 
   it('falls back to the older one when the newest cannot be read', async () => {
@@ -314,6 +317,8 @@ describe('the directory of snapshots', () => {
   });
 });
 
+const MACHINE_VERSION = headerAt(0).machineVersion;
+
 /** What a leader says of the snapshot at index 10. */
 function announced(totalBytes: number): AnnouncedSnapshot {
   const { id, lastIncluded } = headerAt(10);
@@ -330,11 +335,23 @@ describe('a snapshot that another node sends', () => {
     const bytes = Uint8Array.from(sender.disk.readFile(sender.file));
     const disk = newDisk();
     const store = await openSnapshots(disk);
-    const receiver = await store.receive({ ...announced(bytes.length), ...change });
-    await receiver.append(bytes);
-    expect(await codeOf(receiver.publish())).toBe('KEELSON_STORAGE_CORRUPT');
+    const receiver = await store.receive(
+      { ...announced(bytes.length), ...change },
+      MACHINE_VERSION,
+    );
+    expect(await codeOf(receiver.append(bytes))).toBe('KEELSON_STORAGE_CORRUPT');
+    await store.dropPartial();
     expect(store.newest).toBeUndefined();
     expect(disk.list(DIRECTORY)).toEqual([]);
+  });
+
+  it('and that is of a later version of the machine is refused when its header has come', async () => {
+    const sender = await oneSnapshot();
+    const bytes = Uint8Array.from(sender.disk.readFile(sender.file));
+    const store = await openSnapshots(newDisk());
+    const receiver = await store.receive(announced(bytes.length), MACHINE_VERSION - 1);
+    expect(await codeOf(receiver.append(bytes))).toBe('KEELSON_STORAGE_VERSION');
+    expect(store.newest).toBeUndefined();
   });
 
   it('is received in pieces, verified as a whole, and becomes the newest', async () => {
@@ -342,11 +359,11 @@ describe('a snapshot that another node sends', () => {
     const bytes = Uint8Array.from(sender.disk.readFile(sender.file));
     const store = await openSnapshots(newDisk());
     for (let at = 0; at < bytes.length; at += 100) {
-      const receiver = await store.receive(announced(bytes.length));
+      const receiver = await store.receive(announced(bytes.length), MACHINE_VERSION);
       expect(receiver.offset).toBe(at);
       await receiver.append(bytes.slice(at, at + 100));
     }
-    await (await store.receive(announced(bytes.length))).publish();
+    await (await store.receive(announced(bytes.length), MACHINE_VERSION)).publish();
     expect(store.newest).toMatchObject(headerAt(10));
     expect(await payloadOf(store, store.newest!)).toEqual(patternOf(300, 10));
   });
@@ -357,24 +374,24 @@ describe('a snapshot that another node sends', () => {
     bytes[200]! ^= 1;
     const disk = newDisk();
     const store = await openSnapshots(disk);
-    const receiver = await store.receive(announced(bytes.length));
+    const receiver = await store.receive(announced(bytes.length), MACHINE_VERSION);
     await receiver.append(bytes);
     expect(await codeOf(receiver.publish())).toBe('KEELSON_STORAGE_CORRUPT');
     expect(disk.list(DIRECTORY)).toEqual([]);
-    expect((await store.receive(announced(bytes.length))).offset).toBe(0);
+    expect((await store.receive(announced(bytes.length), MACHINE_VERSION)).offset).toBe(0);
   });
 
   it('never has more bytes than were announced', async () => {
     const store = await openSnapshots(newDisk());
-    const receiver = await store.receive(announced(150));
+    const receiver = await store.receive(announced(150), MACHINE_VERSION);
     expect(await codeOf(receiver.append(patternOf(151)))).toBe('KEELSON_STORAGE_CORRUPT');
   });
 
   it('takes the place of another one that was under way', async () => {
     const disk = newDisk();
     const store = await openSnapshots(disk);
-    await (await store.receive(announced(200))).append(patternOf(50));
-    const other = await store.receive({ ...announced(200), id: 'cd'.repeat(16) });
+    await (await store.receive(announced(200), MACHINE_VERSION)).append(patternOf(50));
+    const other = await store.receive({ ...announced(200), id: 'cd'.repeat(16) }, MACHINE_VERSION);
     expect(other.offset).toBe(0);
     expect(disk.list(DIRECTORY)).toEqual([`receive-${'cd'.repeat(16)}.tmp`]);
   });

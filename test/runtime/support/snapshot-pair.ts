@@ -32,20 +32,25 @@ export const LIMITS: TransferLimits = {
   maxInflightBytes: 400,
   maxBytesPerSecond: 0,
   silenceMs: 1_000,
+  stallMs: 10_000,
 };
 
 /** Whoever holds the gate decides when the thread of the snapshots goes on. */
 class GatedExecutor extends InlineSnapshotExecutor {
   private readonly opened: (() => void)[] = [];
   closed = false;
+  /** Tasks of this type wait as well. */
+  holds: SnapshotTask['type'] | undefined;
 
   override async run<T extends SnapshotTask>(task: T): Promise<SnapshotTaskResult<T>> {
-    if (this.closed) await new Promise<void>((resolve) => this.opened.push(resolve));
+    if (this.closed || task.type === this.holds)
+      await new Promise<void>((resolve) => this.opened.push(resolve));
     return super.run(task);
   }
 
   open(): void {
     this.closed = false;
+    this.holds = undefined;
     for (const go of this.opened.splice(0)) go();
   }
 }
@@ -66,6 +71,8 @@ export class SnapshotPair {
   readonly instead: number[] = [];
   /** Whether the network takes pieces. */
   takes = true;
+  /** A bug of the network that shows when it is given a piece. */
+  bug: Error | undefined;
   /** Whether pieces that were taken arrive, in the order in which they were sent. */
   delivers = true;
   /** What becomes of a piece on its way; undefined loses it. */
@@ -75,6 +82,8 @@ export class SnapshotPair {
   session = 0;
   term = 4;
   purgedIndex = 0;
+  /** The follower's. */
+  readonly machine = { version: 7 };
   sender!: SnapshotStore;
   receiver!: SnapshotStore;
   sending!: SnapshotSendLane;
@@ -238,6 +247,7 @@ export class SnapshotPair {
       snapshots: this.sender,
       network: {
         sendSnapshot: (_target: number, request: SnapshotRequest, bytes: Uint8Array) => {
+          if (this.bug !== undefined) throw this.bug;
           if (this.takes) this.wire.push({ request, bytes });
           return this.takes;
         },
@@ -265,6 +275,7 @@ export class SnapshotPair {
         },
       } as never,
       snapshots: this.receiver,
+      machine: this.machine,
       maxQueuedBytes: this.maxQueuedBytes,
     });
   }
