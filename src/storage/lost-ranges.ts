@@ -13,27 +13,12 @@
  *
  * In the index lost entries have segment 0 and term 0, as entries that nothing is known of.
  */
-import type { LogIndex } from '../engine/types.js';
+import type { GroupLoss, LogIndex, LostRange } from '../engine/types.js';
 import type { RecoveredGroup } from './recovery.js';
 import type { ScannedBlock } from './segment-scan.js';
 
 /** Lost entries are kept in the index up to so many; behind more of them the index begins anew. */
 export const MAX_LOST_ENTRIES: number = 1024 * 1024;
-
-export interface LostRange {
-  readonly firstIndex: LogIndex;
-  /** Undefined when nobody knows how far the log went. */
-  readonly lastIndex: LogIndex | undefined;
-}
-
-/** What is lost of a group; no range when its entries are whole. */
-export interface GroupLoss {
-  readonly group: number;
-  /** Ascending; only the last one may have no end. */
-  readonly ranges: readonly LostRange[];
-  /** The node may have voted in a later term than the one that is known. */
-  readonly voteInDoubt: boolean;
-}
 
 export class LostRanges {
   /** For each group of which nothing was said since the last loss: the first entry that is uncertain. */
@@ -108,7 +93,8 @@ export class LostRanges {
       if (!settled) forget(recovered, this.uncertainFrom(group, recovered));
       const open = !settled || checkpoint.committed > index.lastIndex;
       const ranges = rangesOf(recovered, open);
-      capCommit(recovered, ranges[0]);
+      const committed = Math.min(checkpoint.committed, index.lastIndex);
+      recovered.checkpoint = { ...checkpoint, committed };
       const voteInDoubt = !this.told.has(group);
       losses.push({ group, ranges, voteInDoubt });
     }
@@ -144,11 +130,4 @@ function rangesOf({ checkpoint, index }: RecoveredGroup, open: boolean): LostRan
   }
   if (open) ranges.push({ firstIndex: index.lastIndex + 1, lastIndex: undefined });
   return ranges;
-}
-
-function capCommit(group: RecoveredGroup, lost: LostRange | undefined): void {
-  const { checkpoint } = group;
-  const known = (lost?.firstIndex ?? Number.POSITIVE_INFINITY) - 1;
-  const committed = Math.min(checkpoint.committed, known, group.index.lastIndex);
-  group.checkpoint = { ...checkpoint, committed };
 }

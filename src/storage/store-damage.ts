@@ -4,8 +4,7 @@
  * it has acknowledged and for whom it has voted.
  */
 import { KeelsonError } from '../base/errors.js';
-import type { LogIndex } from '../engine/types.js';
-import type { GroupLoss } from './lost-ranges.js';
+import type { GroupLoss, LogIndex } from '../engine/types.js';
 
 export class StoreDamage {
   /** Where it was found. */

@@ -34,7 +34,6 @@ import type {
   LogStoreMetrics,
   StagedEntries,
 } from './log-store.js';
-import type { GroupLoss } from './lost-ranges.js';
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
@@ -79,6 +78,8 @@ const THREADS_END_SHARE = 1 / 4;
 const TWO_POW_52 = 2 ** 52;
 
 export class WalLogStore implements LogStore {
+  /** Set by a recovery in the mode `repair`: the store is read only. */
+  damage: StoreDamage | undefined;
   private readonly options: WalLogStoreOptions;
   private readonly heap: SharedHeap;
   private readonly scheduler: Scheduler;
@@ -98,8 +99,6 @@ export class WalLogStore implements LogStore {
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
   private failure: KeelsonError | undefined;
-  /** Set by a recovery in the mode `repair`: the store is read only. */
-  private damage: StoreDamage | undefined;
   private closing: Promise<void> | undefined;
   private cacheHits = 0;
   private cacheMisses = 0;
@@ -208,11 +207,6 @@ export class WalLogStore implements LogStore {
         memberships: [],
       }
     );
-  }
-
-  /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole one. */
-  lossOf(group: number): GroupLoss | undefined {
-    return this.damage?.of(group);
   }
 
   lastTime(group: number): number {
