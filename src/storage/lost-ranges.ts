@@ -58,11 +58,10 @@ export class LostRanges {
     // A purge says nothing of what stands behind it.
     if (record?.kind === 'purge') return;
     if (block.moved) {
-      // A copy tells what its own entries are, and nothing of those behind it.
-      const conflict = group.index.conflict(block.pointer, block.length);
-      const cut = conflict === 0 ? from : Math.min(from, conflict);
-      if (block.lastIndex < cut) return;
-      forget(group, cut);
+      // A copy tells what its own entries are, and nothing of those behind it. One of what is certain
+      // only says where that stands too.
+      if (block.lastIndex < from) return;
+      loseUpTo(group, from, block.firstIndex - 1);
       this.uncertain.set(id, block.lastIndex + 1);
       return;
     }
@@ -70,14 +69,7 @@ export class LostRanges {
     this.uncertain.delete(id);
     if (record?.kind === 'reset') return;
     const last = record === undefined ? block.firstIndex - 1 : record.logId.index;
-    if (last < from) return;
-    if (last - group.index.lastIndex > MAX_LOST_ENTRIES) {
-      group.memberships.length = 0;
-      group.index.reset(last);
-      return;
-    }
-    forget(group, from);
-    group.index.skip(last);
+    if (last >= from) loseUpTo(group, from, last);
   }
 
   /**
@@ -111,6 +103,17 @@ export class LostRanges {
 
 function certainIndex({ checkpoint, index }: RecoveredGroup): LogIndex {
   return Math.max(checkpoint.purged.index, Math.min(checkpoint.committed, index.lastIndex));
+}
+
+/** Nothing of the group is known from an index on, and the log goes on behind `last`. */
+function loseUpTo(group: RecoveredGroup, from: LogIndex, last: LogIndex): void {
+  if (last - group.index.lastIndex > MAX_LOST_ENTRIES) {
+    group.memberships.length = 0;
+    group.index.reset(last);
+    return;
+  }
+  forget(group, from);
+  group.index.skip(last);
 }
 
 function forget({ index, memberships }: RecoveredGroup, from: LogIndex): void {
