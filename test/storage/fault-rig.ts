@@ -58,10 +58,13 @@ export async function runScript(
   seed: number,
   steps: readonly LogStep[] = SCRIPT,
   segmentBytes?: number,
+  opening: () => void = () => {},
 ): Promise<ScriptRun> {
   let openings = 0;
-  const open = (events: LogStoreEvents): Promise<WalLogStore> =>
-    openSmall(disk, { events, seed: seed + openings++, segmentBytes });
+  const open = (events: LogStoreEvents): Promise<WalLogStore> => {
+    opening();
+    return openSmall(disk, { events, seed: seed + openings++, segmentBytes });
+  };
   const workload = new LogWorkload(open, GROUPS, seed);
   const refusal = await workload.run(steps).then(
     () => undefined,
