@@ -1,5 +1,5 @@
 import type { KeelsonError } from './base/errors.js';
-import type { LogId, NodeId, Role } from './engine/types.js';
+import type { GroupLoss, LogId, NodeId, Role } from './engine/types.js';
 
 /** Options that every asynchronous method takes. */
 export interface CallOptions {
@@ -92,6 +92,18 @@ export interface Status {
   readonly snapshotReceived: (SnapshotTransferStatus & { readonly from: NodeId }) | undefined;
   /** Why the node has stopped, if it has. */
   readonly failure: KeelsonError | undefined;
+  /** What its log has lost, where `storage.recovery` is `repair`; undefined when that is nothing. */
+  readonly damage: LogDamage | undefined;
+}
+
+/**
+ * What is lost of the log of a node that was opened for local reads alone. Its `state` is `damaged`; it neither
+ * votes nor acknowledges nor speaks with its peers, and the other indexes of its status end before the first
+ * lost entry that no snapshot holds.
+ */
+export interface LogDamage extends GroupLoss {
+  /** What writes and linearizable reads are refused with. It names the first place that was found. */
+  readonly error: KeelsonError;
 }
 
 export interface RaftEvents {

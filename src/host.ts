@@ -1,4 +1,4 @@
-import type { Status } from './api.js';
+import type { LogDamage, Status } from './api.js';
 import { KeelsonError } from './base/errors.js';
 import type { Logger } from './base/logger.js';
 import type { Scheduler } from './base/scheduler.js';
@@ -48,6 +48,8 @@ export class Host {
   readonly runtime: Runtime;
   readonly observers: Observers;
   readonly forwarder: Forwarder;
+  /** Such a node is for its peers as if it were away: no leader keeps its log for what it cannot take. */
+  private readonly damage: LogDamage | undefined;
   private readonly identity: NodeIdentity;
   private readonly store: LogStore;
   private readonly snapshots: SnapshotStore;
@@ -68,6 +70,7 @@ export class Host {
     this.logger = logger;
     this.identity = identity;
     this.store = store;
+    this.damage = damageOf(store);
     this.snapshots = snapshots;
     this.machine = machine;
     this.releaseBelow = () => parts.release();
@@ -99,6 +102,7 @@ export class Host {
         membership: (membership) => this.membershipChanged(membership),
         failed: (error) => this.failed(error),
       },
+      damage: this.damage?.error,
       sendOn: (payload, timeoutMs) => this.forwarder.takeOver(payload, timeoutMs),
     });
     this.forwarder = new Forwarder(nodeId, this.runtime, this.network, scheduler, this.observers, {
@@ -127,7 +131,8 @@ export class Host {
       const { scheduler, logger } = parts;
       const check = (): void => parts.scope?.check();
       const restoring = { snapshots, machine, scheduler, logger, check };
-      const start = await restoreMachine(restoring, store.recovered(GROUP), applied);
+      const loss = store.damage?.of(GROUP);
+      const start = await restoreMachine(restoring, store.recovered(GROUP), applied, loss);
       parts.scope?.check();
       const host = new Host(parts, { store, snapshots, machine }, start);
       opened.push(() => {
@@ -139,7 +144,7 @@ export class Host {
       // a log that nobody has touched.
       late.arrive(host.runtime);
       host.start(parts.bootstrap);
-      host.boundAddress = await host.bind();
+      if (host.damage === undefined) host.boundAddress = await host.bind();
       parts.scope?.check();
       return host;
     } catch (error) {
@@ -181,9 +186,13 @@ export class Host {
     return this.boundAddress;
   }
 
-  /** A full disk ends writing only: what the machine has applied can still be read. */
-  get readableThoughStopped(): boolean {
-    return this.runtime.stopped?.code === 'KEELSON_STORAGE_FULL' && this.closing === undefined;
+  /** A full disk and a damaged log end writing only: what the machine has applied can still be read. */
+  get readsLocally(): boolean {
+    const { stopped } = this.runtime;
+    return (
+      (stopped === undefined || stopped.code === 'KEELSON_STORAGE_FULL') &&
+      this.closing === undefined
+    );
   }
 
   /** The index that a linearizable read must see, from whoever leads. */
@@ -228,6 +237,7 @@ export class Host {
       snapshotsSent: this.snapshotsSent(),
       snapshotReceived: stopped ? undefined : this.snapshotReceived(),
       failure,
+      damage: this.damage,
     });
   }
 
@@ -272,7 +282,7 @@ export class Host {
     for (const [id, address] of Object.entries(membership.addresses)) {
       if (Number(id) !== this.identity.nodeId) peers.set(Number(id), address);
     }
-    this.network.setPeers(peers);
+    if (this.damage === undefined) this.network.setPeers(peers);
     const { learners } = membership;
     const voters = votersOf(membership);
     if (voters.length > 0) {
@@ -285,7 +295,7 @@ export class Host {
   /** The process and its status stay up; peers find out at once, by the closed connections. */
   private failed(error: KeelsonError): void {
     this.observers.emit('error', error);
-    this.observers.end(this.runtime.stopRefusal ?? error);
+    this.observers.end(this.runtime.serviceRefusal ?? error);
     this.network.close().catch((cause: unknown) => {
       this.logger.error({ event: 'network.close-failed', cause }, 'the network did not close');
     });
@@ -308,6 +318,13 @@ export class Host {
       () => this.releaseBelow(),
     ]);
   }
+}
+
+function damageOf({ damage }: LogStore): LogDamage | undefined {
+  if (damage === undefined) return undefined;
+  const { ranges, ...loss } = damage.of(GROUP);
+  const frozen = Object.freeze(ranges.map((range) => Object.freeze({ ...range })));
+  return Object.freeze({ ...loss, ranges: frozen, error: damage.refusal() });
 }
 
 interface OpenedParts {

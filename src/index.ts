@@ -2,6 +2,7 @@
 export type {
   CallOptions,
   Consistency,
+  LogDamage,
   RaftEvents,
   RaftHandle,
   ReadOptions,
@@ -18,7 +19,7 @@ export { explainMemory } from './config/explain.js';
 export { loadConfig } from './config/load-config.js';
 export { resolveConfig } from './config/resolve.js';
 export type { Config, ConfigInput } from './config/types.js';
-export type { LogId, NodeId, Role } from './engine/types.js';
+export type { LogId, LostRange, NodeId, Role } from './engine/types.js';
 export { Raft } from './raft.js';
 export type { RaftOptions } from './raft-options.js';
 export type { LeaderTask } from './runtime/leader-tasks.js';

@@ -91,7 +91,7 @@ function openLocked(
         { scheduler, heap, events, decodeMembership, logger },
       );
       try {
-        logHasBegun(disk, dataDir, manifest);
+        if (store.damage === undefined) logHasBegun(disk, dataDir, manifest);
       } catch (error) {
         await store.close();
         throw error;

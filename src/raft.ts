@@ -68,7 +68,7 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
     return new Raft<Command, Response, Query, Answer>(host);
   }
 
-  /** The address that this node has bound, `host:port`. */
+  /** The address that this node has bound, `host:port`; empty when its log is damaged, and it binds none. */
   get address(): string {
     return this.host.address;
   }
@@ -148,9 +148,9 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
 
   /** Counts one more read, unless it is refused; whoever began it takes it off again. */
   private beginRead(consistency: Consistency, options: CallOptions | undefined): CallScope {
-    const { stopRefusal } = this.runtime;
-    if (stopRefusal !== undefined) {
-      if (consistency !== 'local' || !this.host.readableThoughStopped) throw stopRefusal;
+    const { serviceRefusal } = this.runtime;
+    if (serviceRefusal !== undefined) {
+      if (consistency !== 'local' || !this.host.readsLocally) throw serviceRefusal;
     }
     if (this.pendingReads >= this.maxPendingReads) {
       throw new KeelsonError('KEELSON_OVERLOADED', `${this.pendingReads} reads wait already`);
@@ -178,8 +178,8 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * KEELSON_STORAGE_FAILED, KEELSON_STATE_MACHINE_FAILED; KEELSON_TIMEOUT, KEELSON_ABORTED
    */
   async snapshot(options?: SnapshotOptions): Promise<SnapshotResult> {
-    const { stopRefusal, snapshotLane } = this.runtime;
-    if (stopRefusal !== undefined) throw stopRefusal;
+    const { serviceRefusal, snapshotLane } = this.runtime;
+    if (serviceRefusal !== undefined) throw serviceRefusal;
     return await snapshotLane.request(options);
   }
 
@@ -196,9 +196,11 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * Resolves when proposals are accepted again after KEELSON_OVERLOADED or KEELSON_STORAGE_FULL; at once
    * if they are.
    *
-   * @throws KeelsonError why the node has stopped, if it has; KEELSON_TIMEOUT, KEELSON_ABORTED
+   * @throws KeelsonError why the node has stopped, or takes nothing, if it does; KEELSON_TIMEOUT, KEELSON_ABORTED
    */
   async writable(options?: CallOptions): Promise<void> {
+    const { serviceRefusal } = this.runtime;
+    if (serviceRefusal !== undefined) throw serviceRefusal;
     await this.waitFor(() => this.runtime.proposer.hasRoomAgain(), options);
   }
 

@@ -2,12 +2,14 @@
  * Brings a state machine at a start to the newest snapshot that it can be restored from; the log behind it
  * follows by itself. What is damaged is told of and passed over, as long as an older snapshot and the log
  * behind it hold the same. The store has read the newest one to its end before: no machine is to be given half
- * of a state, least of all when nothing but the log is left to start from.
+ * of a state, least of all when nothing but the log is left to start from. Of a log that has lost something,
+ * the machine gets what is whole; nothing is changed on the disk then.
  */
 import { KeelsonError } from './base/errors.js';
 import type { Logger } from './base/logger.js';
 import type { Scheduler } from './base/scheduler.js';
-import type { RecoveredLog } from './engine/types.js';
+import type { GroupLoss, RecoveredLog } from './engine/types.js';
+import { readableLog } from './readable-log.js';
 import { decodeMembership } from './runtime/membership-codec.js';
 import type { MachineHost } from './state-machine/machine-host.js';
 import { checkMachineVersion, type SnapshotInfo } from './storage/snapshot-format.js';
@@ -39,6 +41,7 @@ export async function restoreMachine(
   parts: RestoreParts,
   log: RecoveredLog,
   machineApplied: number,
+  loss?: GroupLoss,
 ): Promise<StartingPoint> {
   const { snapshots, machine } = parts;
   const purgedIndex = log.purged.index;
@@ -50,11 +53,15 @@ export async function restoreMachine(
       // The machine may hold a part of it, which the log does not lead on from.
       if (failure !== undefined) throw failure;
       if (purgedIndex > 0) throw snapshots.unusable(purgedIndex);
+      if (loss !== undefined) {
+        const recovered = readableLog(log, loss, machineApplied);
+        return { recovered, applied: machineApplied, time: 0 };
+      }
       checkApplied(log, machineApplied, 0);
       return { recovered: { ...log, applied: machineApplied }, applied: machineApplied, time: 0 };
     }
     const { index } = newest.lastIncluded;
-    checkApplied(log, machineApplied, index);
+    if (loss === undefined) checkApplied(log, machineApplied, index);
     if (machineApplied < index) {
       checkMachineVersion(newest.file, newest.machineVersion, machine.version);
       try {
@@ -67,9 +74,13 @@ export async function restoreMachine(
         continue;
       }
     }
-    await snapshots.removeBelow(purgedIndex);
     const applied = Math.max(machineApplied, index);
-    return { recovered: startingFrom(log, newest, applied), applied, time: newest.time };
+    const whole = startingFrom(log, newest, applied);
+    if (loss !== undefined) {
+      return { recovered: readableLog(whole, loss, applied), applied, time: newest.time };
+    }
+    await snapshots.removeBelow(purgedIndex);
+    return { recovered: whole, applied, time: newest.time };
   }
 }
 

@@ -149,9 +149,9 @@ const sections = {
       'Whether segments are written past the page cache where the file system allows it.',
     ),
     recovery: choice(
-      ['torn-tail', 'strict'],
+      ['torn-tail', 'strict', 'repair'],
       'torn-tail',
-      'What to do with an unreadable end of the log that nothing proves to be acknowledged: cut it off, or refuse to start.',
+      'What to do with an unreadable end of the log that nothing proves to be acknowledged: cut it off, or refuse to start (strict). With repair it is cut off too, and a log that has lost acknowledged data is opened for local reads alone instead of being refused.',
     ),
     flushStallMs: integer(
       'ms',

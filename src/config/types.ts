@@ -34,7 +34,7 @@ export interface StorageConfig {
   readonly maxQueuedBatches: number;
   readonly lingerMicros: number;
   readonly directIo: 'auto' | 'off';
-  readonly recovery: 'torn-tail' | 'strict';
+  readonly recovery: 'torn-tail' | 'strict' | 'repair';
   readonly flushStallMs: number;
   readonly workerStartTimeoutMs: number;
 }

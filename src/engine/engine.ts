@@ -53,6 +53,9 @@ import { sameVote } from './vote.js';
  * and the same events give the same commands, bit for bit.
  *
  * After every event, or after several, the runtime takes the commands and runs them.
+ *
+ * A node that was told that its log is damaged hears nobody and says nothing: whatever it answered would
+ * stand for what it has forgotten. It applies what it knows to be committed, and that is all.
  */
 export class Engine {
   readonly snapshots: Snapshots;
@@ -108,7 +111,7 @@ export class Engine {
   get isPristine(): boolean {
     const { log, vote, memberships } = this.state;
     const unused = vote.term <= 1 && vote.nodeId === 0 && log.lastIndex === 0;
-    return unused && memberships.effective === undefined;
+    return unused && memberships.effective === undefined && !this.state.damaged;
   }
 
   /** Starts a fresh cluster; the same membership on every initial member. Only on a pristine node. */
@@ -189,6 +192,7 @@ export class Engine {
   // Messages
 
   receive(from: NodeId, message: ControlMessage): void {
+    if (this.state.damaged) return;
     const { type } = message;
     if (type === 'PreVoteRequest') answerPreVote(this.state, from, message);
     else if (type === 'VoteRequest') this.handleVoteRequest(from, message);
@@ -207,7 +211,7 @@ export class Engine {
 
   handleAppend(from: NodeId, request: AppendRequest, entries: ReceivedEntries): void {
     const { state } = this;
-    if (state.io.pending >= MAX_PENDING_IO) return;
+    if (state.damaged || state.io.pending >= MAX_PENDING_IO) return;
     if (request.term < state.term) {
       rejectOldLeader(state, from, request);
       return;
@@ -217,10 +221,12 @@ export class Engine {
   }
 
   /**
-   * A leader offers a snapshot, or sends a piece of it. Whether to take it; otherwise it is answered.
+   * A leader offers a snapshot, or sends a piece of it. Whether to take it; otherwise it is answered,
+   * unless this node is damaged.
    */
   handleSnapshot(from: NodeId, request: SnapshotRequest): boolean {
     const { state } = this;
+    if (state.damaged) return false;
     if (request.term < state.term) {
       rejectOldSnapshot(state, from, request);
       return false;

@@ -30,7 +30,8 @@ import { mayReplaceVote, sameVote } from './vote.js';
  * through the methods here, which keep the invariants
  *
  *   purged ≤ snapshot ≤ applied ≤ committed ≤ last index, flushed ≤ submitted ≤ accepted,
- *   nothing committed is truncated, and a vote is replaced only as votes may be.
+ *   nothing committed is truncated, a vote is replaced only as votes may be, and a damaged log takes
+ *   nothing.
  */
 export class NodeState {
   readonly config: EngineConfig;
@@ -38,6 +39,7 @@ export class NodeState {
   readonly log: LogIds;
   readonly memberships: Memberships;
   readonly io: IoProgress;
+  readonly damaged: boolean;
   quorum: Quorum;
   role: Role = 'follower';
   vote: Vote;
@@ -69,6 +71,7 @@ export class NodeState {
     this.config = config;
     this.nodeId = config.nodeId;
     this.nowMs = nowMs;
+    this.damaged = recovered.damaged === true;
     this.vote = recovered.vote;
     this.announcedVote = recovered.vote;
     this.log = new LogIds(recovered.purged, recovered.termRuns, recovered.lastIndex);
@@ -97,7 +100,7 @@ export class NodeState {
   }
 
   get isVoter(): boolean {
-    return this.quorum.isVoter(this.nodeId);
+    return !this.damaged && this.quorum.isVoter(this.nodeId);
   }
 
   lastLogId(): LogId {
@@ -105,6 +108,7 @@ export class NodeState {
   }
 
   roleOfFollower(): Role {
+    if (this.damaged) return 'damaged';
     return this.isVoter ? 'follower' : 'learner';
   }
 
@@ -303,6 +307,7 @@ export class NodeState {
   }
 
   private acceptIo(): IoId {
+    invariant(!this.damaged, 'a damaged log takes nothing');
     const sequence = this.io.accept(this.log.lastIndex);
     return { sequence, vote: this.vote, logId: this.lastLogId() };
   }

@@ -28,13 +28,13 @@ export class Snapshots {
   }
 
   /**
-   * Asks for a snapshot of what is applied. False when there is nothing newer than the last one; one
-   * that is being built already is not begun again.
+   * Asks for a snapshot of what is applied. False when there is nothing newer than the last one, and on a
+   * node that is damaged; one that is being built already is not begun again.
    */
   build(): boolean {
     const { state } = this;
     if (this.building) return true;
-    if (state.applied <= state.snapshot.index) return false;
+    if (state.damaged || state.applied <= state.snapshot.index) return false;
     this.building = true;
     state.emit({ type: 'BuildSnapshot' });
     return true;
@@ -101,6 +101,7 @@ export class Snapshots {
   /** Gives up what neither a restart nor a transfer needs. */
   purge(): void {
     const { state } = this;
+    if (state.damaged) return;
     const pinned = this.leadership()?.pinnedIndex ?? Number.POSITIVE_INFINITY;
     const kept = Math.min(this.oldestKept, state.snapshot.index, pinned);
     state.purge(kept - state.config.keepEntries);

@@ -84,6 +84,27 @@ export interface RecoveredLog {
   readonly memberships: readonly StoredMembership[];
   /** The newest snapshot, which the state machine has been restored from or is ahead of. */
   readonly snapshot?: SnapshotMeta | undefined;
+  /**
+   * The disk has lost entries or votes. What is told here is whole; but this node does not know any more
+   * what it has acknowledged and promised, so it takes no part in anything.
+   */
+  readonly damaged?: boolean;
 }
 
-export type Role = 'follower' | 'pre-candidate' | 'candidate' | 'leader' | 'learner';
+export interface LostRange {
+  readonly firstIndex: LogIndex;
+  /** Undefined when nobody knows how far the log went. */
+  readonly lastIndex: LogIndex | undefined;
+}
+
+/** What is lost of a group; no range when its entries are whole. */
+export interface GroupLoss {
+  readonly group: number;
+  /** Ascending; only the last one may have no end. */
+  readonly ranges: readonly LostRange[];
+  /** The node may have voted in a later term than the one that is known. */
+  readonly voteInDoubt: boolean;
+}
+
+/** A `damaged` node applies what it knows to be committed; it neither votes nor acknowledges. */
+export type Role = 'follower' | 'pre-candidate' | 'candidate' | 'leader' | 'learner' | 'damaged';

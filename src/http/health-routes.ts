@@ -3,10 +3,11 @@
  * quorum: a cluster that has lost its majority must not have its live nodes restarted.
  *
  *     /livez   the process answers
- *     /readyz  this node can be sent clients: it runs, knows a leader, and has applied what it knows
- *              to be committed, up to a small lag
+ *     /readyz  this node can be sent clients: it runs, its log is whole, it knows a leader, and has applied
+ *              what it knows to be committed, up to a small lag
  */
-import type { Status } from '../api.js';
+import type { LogDamage, Status } from '../api.js';
+import type { KeelsonError } from '../base/errors.js';
 import { HttpFailure, RETRY_AFTER } from './errors.js';
 import { type Answer, failureAnswer, jsonAnswer } from './reply.js';
 
@@ -45,6 +46,11 @@ function readinessChecks(status: Status, maxLagEntries: number): Check[] {
         : `stopped: ${status.failure?.message ?? 'closed'}`,
     },
     {
+      name: 'log',
+      ok: status.damage === undefined,
+      message: status.damage?.error.message ?? 'nothing is lost of the log',
+    },
+    {
       name: 'leader',
       ok: status.leader !== undefined,
       message: status.leader === undefined ? 'no leader is known' : `node ${status.leader} leads`,
@@ -58,12 +64,22 @@ function readinessChecks(status: Status, maxLagEntries: number): Check[] {
 }
 
 export function statusRoute(status: Status): Answer {
-  const { failure } = status;
+  const { failure, damage } = status;
   return jsonAnswer(200, {
     ...status,
     leader: status.leader ?? null,
     leaderAddress: status.leaderAddress ?? null,
     snapshotReceived: status.snapshotReceived ?? null,
-    failure: failure === undefined ? null : { code: failure.code, message: failure.message },
+    failure: failure === undefined ? null : described(failure),
+    damage: damage === undefined ? null : describedDamage(damage),
   });
+}
+
+function describedDamage({ error, ranges, ...rest }: LogDamage): object {
+  const lost = ranges.map(({ firstIndex, lastIndex = null }) => ({ firstIndex, lastIndex }));
+  return { ...rest, ranges: lost, error: described(error) };
+}
+
+function described({ code, message }: KeelsonError): object {
+  return { code, message };
 }

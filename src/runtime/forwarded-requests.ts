@@ -25,7 +25,7 @@ export class ForwardedRequests {
   async answer(request: ForwardRequest): Promise<ForwardResponse> {
     const { runtime } = this;
     try {
-      if (runtime.stopRefusal !== undefined) throw runtime.errors.notLeader();
+      if (runtime.serviceRefusal !== undefined) throw runtime.errors.notLeader();
       const { timeoutMs } = request;
       // It travels in whole milliseconds: less than one was left.
       if (timeoutMs === 0) throw timeoutError(undefined, 'rejected');

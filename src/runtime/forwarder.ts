@@ -209,7 +209,7 @@ export class Forwarder {
   private async leader(scope: CallScope): Promise<NodeId> {
     const { engine } = this.runtime;
     for (;;) {
-      if (this.runtime.stopRefusal !== undefined) throw this.runtime.stopRefusal;
+      if (this.runtime.serviceRefusal !== undefined) throw this.runtime.serviceRefusal;
       if (scope.signal?.aborted === true) throw scope.aborted('rejected');
       if (engine.leader !== 0) return engine.leader;
       const timeoutMs = scope.remainingMs();

@@ -112,7 +112,7 @@ export class Proposer {
 
   /** Whether one more write would be taken, and so would all that were refused since the last time. */
   hasRoomAgain(): boolean {
-    if (this.refusing || this.steps.stopRefusal !== undefined) return false;
+    if (this.refusing || this.steps.serviceRefusal !== undefined) return false;
     if (!this.proposals.hasRoom(this.wantedEntries, this.wantedBytes)) return false;
     this.wantedEntries = 1;
     this.wantedBytes = this.limits.maxEntryBytes;
@@ -130,8 +130,8 @@ export class Proposer {
   }
 
   private refusal(entries: number, bytes: number, largest: number): KeelsonError | undefined {
-    const { stopRefusal } = this.steps;
-    if (stopRefusal !== undefined) return stopRefusal;
+    const { serviceRefusal } = this.steps;
+    if (serviceRefusal !== undefined) return serviceRefusal;
     const { maxEntryBytes } = this.limits;
     if (largest > maxEntryBytes) {
       return new KeelsonError(
@@ -173,7 +173,7 @@ export class Proposer {
   };
 
   private appendAll(): void {
-    while (this.proposals.hasUnappended && this.steps.stopRefusal === undefined) {
+    while (this.proposals.hasUnappended && this.steps.serviceRefusal === undefined) {
       if (this.engine.role !== 'leader') {
         this.lostOffice();
         return;
@@ -232,7 +232,7 @@ export interface ProposerLimits extends ProposalLimits {
 /** What the runtime does for its proposer. */
 export interface ProposerSteps {
   /** What callers are told once the node has stopped; undefined while it runs. */
-  readonly stopRefusal: KeelsonError | undefined;
+  readonly serviceRefusal: KeelsonError | undefined;
   readonly errors: LeadershipErrors;
   /** Runs what the engine wants done. */
   run(): void;

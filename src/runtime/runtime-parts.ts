@@ -31,6 +31,8 @@ export interface RuntimeParts {
   /** Time of the snapshot that this node starts from, 0 without one. */
   readonly snapshotTime: number;
   readonly observer: RuntimeObserver;
+  /** Why a node whose log is damaged serves nothing but local reads; undefined when it is whole. */
+  readonly damage: KeelsonError | undefined;
   /** Takes over writes that this node was given as a leader and may propose no longer. */
   readonly sendOn: SendOn;
 }

@@ -69,6 +69,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     this.scheduler = scheduler;
     this.logger = logger;
     this.observer = parts.observer;
+    this.refusal = parts.damage;
     this.errors = new LeadershipErrors(nodeId, engine);
     this.staging = new EntryStaging(group, engine, store, scheduler, logger, parts.snapshotTime);
     this.proposer = new Proposer(engine, scheduler, this.staging, limits, this, parts.sendOn);
@@ -128,8 +129,8 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
     return this.stopReason;
   }
 
-  /** What is told to whoever asks anything of a node that has stopped: it changes nothing. */
-  get stopRefusal(): KeelsonError | undefined {
+  /** What is told to whoever asks anything of a node that has stopped, or is damaged: it changes nothing. */
+  get serviceRefusal(): KeelsonError | undefined {
     return this.refusal;
   }
 

@@ -38,8 +38,10 @@ export interface DiskFault extends FaultPlace {
 
 /** A write reports success, and yet its bytes did not all arrive where they belong. */
 export interface LyingWrite extends FaultPlace {
-  /** Misdirected: they stand that many bytes further on in the file. */
+  /** Misdirected: they stand that many bytes further on in the file, or before. */
   readonly movedBytes?: number;
+  /** Misdirected: they stand in that file, which is there. */
+  readonly intoPath?: string;
   /** Short: only so many of them were written. */
   readonly arrivingBytes?: number;
 }
@@ -57,6 +59,7 @@ export interface DiskCall {
 export interface WriteFate {
   readonly bytes: number;
   readonly movedBytes: number;
+  readonly intoPath?: string | undefined;
   readonly error: NodeJS.ErrnoException | undefined;
 }
 
@@ -143,7 +146,8 @@ export class DiskFaults {
     const lie = take(lying, path, () => true);
     if (lie === undefined) return undefined;
     const arriving = Math.min(bytes, lie.arrivingBytes ?? bytes);
-    return { bytes: arriving, movedBytes: lie.movedBytes ?? 0, error: undefined };
+    const { movedBytes = 0, intoPath } = lie;
+    return { bytes: arriving, movedBytes, intoPath, error: undefined };
   }
 
   /** Returns what is thrown when the power fails at this call. */

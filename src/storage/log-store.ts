@@ -1,5 +1,6 @@
 import type { KeelsonError } from '../base/errors.js';
 import type { IoId, LogId, LogIndex, RecoveredLog, Term, TermRun } from '../engine/types.js';
+import type { StoreDamage } from './store-damage.js';
 
 /**
  * The log of the Raft groups of one host. Lives on the main thread and never touches a disk there;
@@ -18,6 +19,8 @@ export interface LogStore {
    * was purged only the snapshot tells.
    */
   lastTime(group: number): number;
+  /** What a damaged log has lost that was opened all the same: it can be read, and takes nothing. */
+  readonly damage?: StoreDamage | undefined;
 
   /**
    * Encodes payloads as one block of consecutive entries. Copies each payload once.

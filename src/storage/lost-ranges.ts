@@ -13,27 +13,12 @@
  *
  * In the index lost entries have segment 0 and term 0, as entries that nothing is known of.
  */
-import type { LogIndex } from '../engine/types.js';
+import type { GroupLoss, LogIndex, LostRange } from '../engine/types.js';
 import type { RecoveredGroup } from './recovery.js';
 import type { ScannedBlock } from './segment-scan.js';
 
 /** Lost entries are kept in the index up to so many; behind more of them the index begins anew. */
 export const MAX_LOST_ENTRIES: number = 1024 * 1024;
-
-export interface LostRange {
-  readonly firstIndex: LogIndex;
-  /** Undefined when nobody knows how far the log went. */
-  readonly lastIndex: LogIndex | undefined;
-}
-
-/** What is lost of a group; no range when its entries are whole. */
-export interface GroupLoss {
-  readonly group: number;
-  /** Ascending; only the last one may have no end. */
-  readonly ranges: readonly LostRange[];
-  /** The node may have voted in a later term than the one that is known. */
-  readonly voteInDoubt: boolean;
-}
 
 export class LostRanges {
   /** For each group of which nothing was said since the last loss: the first entry that is uncertain. */
@@ -73,11 +58,10 @@ export class LostRanges {
     // A purge says nothing of what stands behind it.
     if (record?.kind === 'purge') return;
     if (block.moved) {
-      // A copy tells what its own entries are, and nothing of those behind it.
-      const conflict = group.index.conflict(block.pointer, block.length);
-      const cut = conflict === 0 ? from : Math.min(from, conflict);
-      if (block.lastIndex < cut) return;
-      forget(group, cut);
+      // A copy tells what its own entries are, and nothing of those behind it. One of what is certain
+      // only says where that stands too.
+      if (block.lastIndex < from) return;
+      loseUpTo(group, from, block.firstIndex - 1);
       this.uncertain.set(id, block.lastIndex + 1);
       return;
     }
@@ -85,14 +69,7 @@ export class LostRanges {
     this.uncertain.delete(id);
     if (record?.kind === 'reset') return;
     const last = record === undefined ? block.firstIndex - 1 : record.logId.index;
-    if (last < from) return;
-    if (last - group.index.lastIndex > MAX_LOST_ENTRIES) {
-      group.memberships.length = 0;
-      group.index.reset(last);
-      return;
-    }
-    forget(group, from);
-    group.index.skip(last);
+    if (last >= from) loseUpTo(group, from, last);
   }
 
   /**
@@ -108,7 +85,8 @@ export class LostRanges {
       if (!settled) forget(recovered, this.uncertainFrom(group, recovered));
       const open = !settled || checkpoint.committed > index.lastIndex;
       const ranges = rangesOf(recovered, open);
-      capCommit(recovered, ranges[0]);
+      const committed = Math.min(checkpoint.committed, index.lastIndex);
+      recovered.checkpoint = { ...checkpoint, committed };
       const voteInDoubt = !this.told.has(group);
       losses.push({ group, ranges, voteInDoubt });
     }
@@ -125,6 +103,17 @@ export class LostRanges {
 
 function certainIndex({ checkpoint, index }: RecoveredGroup): LogIndex {
   return Math.max(checkpoint.purged.index, Math.min(checkpoint.committed, index.lastIndex));
+}
+
+/** Nothing of the group is known from an index on, and the log goes on behind `last`. */
+function loseUpTo(group: RecoveredGroup, from: LogIndex, last: LogIndex): void {
+  if (last - group.index.lastIndex > MAX_LOST_ENTRIES) {
+    group.memberships.length = 0;
+    group.index.reset(last);
+    return;
+  }
+  forget(group, from);
+  group.index.skip(last);
 }
 
 function forget({ index, memberships }: RecoveredGroup, from: LogIndex): void {
@@ -144,11 +133,4 @@ function rangesOf({ checkpoint, index }: RecoveredGroup, open: boolean): LostRan
   }
   if (open) ranges.push({ firstIndex: index.lastIndex + 1, lastIndex: undefined });
   return ranges;
-}
-
-function capCommit(group: RecoveredGroup, lost: LostRange | undefined): void {
-  const { checkpoint } = group;
-  const known = (lost?.firstIndex ?? Number.POSITIVE_INFINITY) - 1;
-  const committed = Math.min(checkpoint.committed, known, group.index.lastIndex);
-  group.checkpoint = { ...checkpoint, committed };
 }

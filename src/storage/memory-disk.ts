@@ -184,9 +184,7 @@ export class MemoryDisk implements Disk {
 
   /** Changes bytes of a file durably, behind the back of whoever has it open: damage. */
   damage(path: string, position: number, change: (bytes: Uint8Array) => void, length = 1): void {
-    const full = resolve(path);
-    const inode = this.find(full);
-    if (!(inode instanceof Inode)) throw systemError('ENOENT', full);
+    const inode = this.inodeOf(path);
     const bytes = new Uint8Array(length);
     inode.read(bytes, position);
     change(bytes);
@@ -203,6 +201,14 @@ export class MemoryDisk implements Disk {
   roomBytes(): number {
     if (this.capacityBytes === Number.POSITIVE_INFINITY) return this.capacityBytes;
     return Math.max(0, this.capacityBytes - this.usedBytes());
+  }
+
+  /** The bytes that a path leads to, whatever is told to fail. */
+  inodeOf(path: string): Inode {
+    const full = resolve(path);
+    const inode = this.find(full);
+    if (!(inode instanceof Inode)) throw systemError('ENOENT', full);
+    return inode;
   }
 
   private withRoot(root: Directory): MemoryDisk {
@@ -261,8 +267,9 @@ class MemoryDiskFile implements DiskFile {
     if (this.direct && (position % PAGE_BYTES !== 0 || view.length % PAGE_BYTES !== 0)) {
       throw systemError('EINVAL', `${this.path}: direct writes are aligned to ${PAGE_BYTES} bytes`);
     }
-    const { disk, inode, path } = this;
+    const { disk, path } = this;
     const fate = disk.faults.beginWrite(path, view.length);
+    const inode = fate?.intoPath === undefined ? this.inode : disk.inodeOf(fate.intoPath);
     const bytes = fate === undefined ? view : view.subarray(0, fate.bytes);
     const place = position + (fate?.movedBytes ?? 0);
     const complete = inode.write(bytes, place, disk.roomBytes());

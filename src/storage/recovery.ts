@@ -13,7 +13,7 @@
  * it into its next segment, whose header says that the old place is dead.
  */
 import type { KeelsonError } from '../base/errors.js';
-import type { LogId, RecoveredLog, TermRun } from '../engine/types.js';
+import type { GroupLoss, LogId, RecoveredLog, TermRun } from '../engine/types.js';
 import { BATCH_FLAG } from '../wasm/layout.js';
 import { LogIndex } from '../wasm/log-index.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
@@ -31,7 +31,7 @@ import {
   tooLargeForIndex,
   tornTailRefused,
 } from './log-losses.js';
-import { type GroupLoss, LostRanges, MAX_LOST_ENTRIES } from './lost-ranges.js';
+import { LostRanges, MAX_LOST_ENTRIES } from './lost-ranges.js';
 import { ScanAhead, type SegmentToScan } from './scan-ahead.js';
 import type { ScannedBatch, ScannedBlock } from './segment-scan.js';
 import { damage, type ReportDamage, type SoundSegment, soundSegments } from './sound-segments.js';

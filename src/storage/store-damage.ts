@@ -4,23 +4,26 @@
  * it has acknowledged and for whom it has voted.
  */
 import { KeelsonError } from '../base/errors.js';
-import type { LogIndex } from '../engine/types.js';
-import type { GroupLoss } from './lost-ranges.js';
+import type { GroupLoss, LogIndex } from '../engine/types.js';
 
 export class StoreDamage {
   /** Where it was found. */
   readonly losses: readonly KeelsonError[];
-  private readonly groups: ReadonlyMap<number, GroupLoss>;
+  /** What is lost of a group; no range when its entries are whole. */
+  readonly of: (group: number) => GroupLoss;
 
-  constructor(losses: readonly KeelsonError[], groups: readonly GroupLoss[]) {
+  constructor(losses: readonly KeelsonError[], of: (group: number) => GroupLoss) {
     this.losses = losses;
-    this.groups = new Map(groups.map((loss) => [loss.group, loss]));
+    this.of = of;
   }
 
-  /** Of a group that nothing is left of, all may be lost. */
-  of(group: number): GroupLoss {
+  /** Of a group that nothing is left of in a damaged lane, all may be lost. */
+  static ofLane(losses: readonly KeelsonError[], groups: readonly GroupLoss[]): StoreDamage {
+    const known = new Map(groups.map((loss) => [loss.group, loss]));
     const all = [{ firstIndex: 1, lastIndex: undefined }];
-    return this.groups.get(group) ?? { group, ranges: all, voteInDoubt: true };
+    return new StoreDamage(losses, (group) => {
+      return known.get(group) ?? { group, ranges: all, voteInDoubt: true };
+    });
   }
 
   /**

@@ -11,7 +11,14 @@ import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler } from '../base/scheduler.js';
-import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
+import type {
+  GroupLoss,
+  IoId,
+  LogId,
+  LogIndex,
+  Membership,
+  RecoveredLog,
+} from '../engine/types.js';
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
@@ -29,7 +36,6 @@ import type {
   LogStoreMetrics,
   StagedEntries,
 } from './log-store.js';
-import type { GroupLoss } from './lost-ranges.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
 import { reportLosses, reportRecovery } from './recovery-report.js';
@@ -155,7 +161,7 @@ export class WalLane {
     });
     this.takeOver(recovered);
     if (recovered.losses.length > 0) {
-      this.damage = new StoreDamage(recovered.losses, recovered.lost);
+      this.damage = StoreDamage.ofLane(recovered.losses, recovered.lost);
       reportLosses(logger, directory, recovered);
     }
     return recovered;
@@ -203,9 +209,9 @@ export class WalLane {
     );
   }
 
-  /** What is lost of a group; undefined when the lane is whole. */
-  lossOf(group: number): GroupLoss | undefined {
-    return this.damage?.of(group);
+  /** What is lost of a group: nothing when the lane is whole. */
+  lossOf(group: number): GroupLoss {
+    return this.damage?.of(group) ?? { group, ranges: [], voteInDoubt: false };
   }
 
   lastTime(group: number): number {

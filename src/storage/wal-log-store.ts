@@ -21,10 +21,9 @@ import type {
   LogStoreMetrics,
   StagedEntries,
 } from './log-store.js';
-import type { GroupLoss } from './lost-ranges.js';
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { StorageExecutor } from './storage-executor.js';
-import type { StoreDamage } from './store-damage.js';
+import { StoreDamage } from './store-damage.js';
 import { WalLane, type WalLaneOptions } from './wal-lane.js';
 import { type LaneMemory, reserveWalMemory } from './wal-memory.js';
 
@@ -54,14 +53,14 @@ const CLOSE_TIMEOUT_MS = 5_000;
 const THREADS_END_SHARE = 1 / 4;
 
 export class WalLogStore implements LogStore {
+  /** Set by a recovery in the mode `repair`: the store is read only. */
+  damage: StoreDamage | undefined;
   private readonly scheduler: Scheduler;
   private readonly events: LogStoreEvents;
   private readonly logger: Logger;
   private readonly executor: StorageExecutor;
   private readonly closeTimeoutMs: number;
   private readonly lanes: readonly WalLane[];
-  /** Set by a recovery in the mode `repair`: the store is read only. */
-  private damage: StoreDamage | undefined;
   private failure: KeelsonError | undefined;
   private closing: Promise<void> | undefined;
 
@@ -119,11 +118,6 @@ export class WalLogStore implements LogStore {
 
   recovered(group: number): RecoveredLog {
     return this.lane(group).recovered(group);
-  }
-
-  /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole lane. */
-  lossOf(group: number): GroupLoss | undefined {
-    return this.lane(group).lossOf(group);
   }
 
   lastTime(group: number): number {
@@ -201,8 +195,11 @@ export class WalLogStore implements LogStore {
     const recovered = await all(lanes.map((lane) => lane.recover()));
     // All that a configuration can be refused for comes before the first write.
     for (const [at, lane] of lanes.entries()) lane.beginReading(recovered[at]!);
-    this.damage = lanes.find((lane) => lane.damage !== undefined)?.damage;
-    if (this.damage !== undefined) return;
+    const losses = lanes.flatMap(({ damage }) => damage?.losses ?? []);
+    if (losses.length > 0) {
+      this.damage = new StoreDamage(losses, (group) => this.lane(group).lossOf(group));
+      return;
+    }
     await all(lanes.map((lane, at) => lane.begin(recovered[at]!)));
   }
 

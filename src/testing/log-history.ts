@@ -77,6 +77,14 @@ export class LogHistory {
     this.acknowledged = this.states.length - 1;
   }
 
+  /** The same, as if nothing had been acknowledged since the store was opened. */
+  unacknowledged(): LogHistory {
+    const history = new LogHistory(this.group);
+    history.states = [...this.states];
+    history.committed = this.committed;
+    return history;
+  }
+
   /** The log that a reopened store has, which must be one that is allowed. */
   async check(store: LogStore): Promise<LogState> {
     const { group, states, acknowledged } = this;

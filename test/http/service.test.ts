@@ -119,7 +119,33 @@ describe('routes', () => {
   );
 });
 
+const DAMAGE = {
+  group: 0,
+  ranges: [
+    { firstIndex: 3, lastIndex: 5 },
+    { firstIndex: 9, lastIndex: undefined },
+  ],
+  voteInDoubt: true,
+  error: new KeelsonError('KEELSON_STORAGE_CORRUPT', 'lost in a file'),
+};
+
 describe('GET /v1/status', () => {
+  it('tells what is lost of the log, null for what nobody knows', async () => {
+    expect((await harness.send('GET', '/v1/status')).json.damage).toBeNull();
+    harness.raft.patch({ state: 'damaged', damage: DAMAGE });
+    const { json } = await harness.send('GET', '/v1/status');
+    expect(json).toMatchObject({ state: 'damaged', failure: null });
+    expect(json.damage).toEqual({
+      group: 0,
+      ranges: [
+        { firstIndex: 3, lastIndex: 5 },
+        { firstIndex: 9, lastIndex: null },
+      ],
+      voteInDoubt: true,
+      error: { code: 'KEELSON_STORAGE_CORRUPT', message: 'lost in a file' },
+    });
+  });
+
   it('tells what the node knows', async () => {
     const { json } = await harness.send('GET', '/v1/status');
     expect(json).toMatchObject({
@@ -165,6 +191,7 @@ describe('probes', () => {
     const verbose = await harness.send('GET', '/readyz?verbose');
     expect(verbose.json.checks.map((check: { name: string }) => check.name)).toEqual([
       'running',
+      'log',
       'leader',
       'applied',
     ]);
@@ -173,6 +200,7 @@ describe('probes', () => {
   it.each([
     ['no leader', { leader: undefined }, 'leader'],
     ['stopped', { state: 'stopped' as const }, 'running'],
+    ['damaged', { damage: DAMAGE }, 'log'],
     ['far behind', { committedIndex: 20_000, appliedIndex: 40 }, 'applied'],
   ])('/readyz is 503 when %s, and says which check failed', async (_, change, name) => {
     harness.raft.patch(change);

@@ -144,6 +144,17 @@ describe('a disk that lies', () => {
     expectBytes(disk.crash().readFile('/data/a'), pages(2, 3, 1));
   });
 
+  test('reports a write into another file as done', () => {
+    const { disk, file } = diskWithFile();
+    const other = disk.open('/data/b', { access: 'write', create: true });
+    other.write(pages(5, 5), 0);
+    disk.lie({ nth: 1, intoPath: '/data/b', movedBytes: PAGE });
+    file.write(pages(2), 0);
+    file.write(pages(3), 2 * PAGE);
+    expectBytes(disk.readFile('/data/a'), pages(1, 1, 3));
+    expectBytes(disk.readFile('/data/b'), pages(5, 2));
+  });
+
   test('reports a short write as done', () => {
     const { disk, file } = diskWithFile();
     disk.lie({ nth: 1, pathIncludes: 'a', arrivingBytes: PAGE });

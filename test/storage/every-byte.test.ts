@@ -10,7 +10,14 @@ import type { RecoveredLog } from '../../dist/engine/types.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { type LogEntry, readEntries } from '../../dist/testing/log-blocks.js';
 import type { LogStep } from '../../dist/testing/log-workload.js';
-import { BATCH, BLOCK, BLOCK_FLAG, SECTOR_BYTES, SEGMENT } from '../../dist/wasm/layout.js';
+import {
+  BATCH,
+  BLOCK,
+  BLOCK_FLAG,
+  CHECKPOINT,
+  SECTOR_BYTES,
+  SEGMENT,
+} from '../../dist/wasm/layout.js';
 import { GROUPS, openSmall, runScript } from './fault-rig.js';
 
 const SEED = 7;
@@ -90,6 +97,27 @@ function lastBatch(bytes: Uint8Array, file: string): Region {
     if (own && view.getUint32(at, true) === BATCH.magic) from = at;
   }
   return { file, from, to: from + view.getUint32(from + BATCH.offset.totalLength, true) };
+}
+
+/** Header and checkpoint of a segment, and the headers of its first and its last batch. */
+function recordsOf(bytes: Uint8Array, file: string): Region[] {
+  const view = new DataView(bytes.buffer);
+  const epoch = view.getBigUint64(SEGMENT.offset.epoch, true);
+  const dataStart = Number(view.getBigUint64(SEGMENT.offset.dataStart, true));
+  const groups = view.getUint32(SEGMENT.offset.groups, true);
+  const batches: Region[] = [];
+  for (let at = dataStart; at < bytes.length; ) {
+    const own = view.getBigUint64(at + BATCH.offset.epoch, true) === epoch;
+    if (!own || view.getUint32(at, true) !== BATCH.magic) break;
+    batches.push({ file, from: at, to: at + BATCH.bytes });
+    at += view.getUint32(at + BATCH.offset.totalLength, true);
+  }
+  return [
+    { file, from: 0, to: SEGMENT.bytes },
+    { file, from: SECTOR_BYTES, to: SECTOR_BYTES + groups * CHECKPOINT.bytes },
+    ...batches.slice(0, 1),
+    ...batches.slice(1).slice(-1),
+  ];
 }
 
 function isMove(bytes: Uint8Array, { from }: Region): boolean {
@@ -194,6 +222,25 @@ describe('a store that is damaged at rest gives what was acknowledged, or names 
     }
     expect(tally.of('refused')).toBeGreaterThan(1_000);
     expect(tally.of('cut')).toBeGreaterThan(100);
+  });
+
+  it('for each bit of the headers of segments and batches, and of checkpoints', async () => {
+    const tally = new Tally();
+    for (const file of files) {
+      for (const { from, to } of recordsOf(disk.readFile(file), file)) {
+        for (let bit = from * 8; bit < to * 8; bit++) {
+          const position = bit >> 3;
+          const image = disk.imageAfterKill();
+          image.damage(file, position, (bytes) => {
+            bytes[0]! ^= 1 << (bit & 7);
+          });
+          const region = { file, from: position, to: position + 1 };
+          tally.add(await judge(image, region, `bit ${bit & 7} of byte ${position}`));
+        }
+      }
+    }
+    expect(tally.of('refused')).toBeGreaterThan(5_000);
+    expect(tally.of('cut')).toBeGreaterThan(500);
   });
 
   it('for each zeroed sector', async () => {

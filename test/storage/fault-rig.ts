@@ -60,10 +60,13 @@ export async function runScript(
   seed: number,
   steps: readonly LogStep[] = SCRIPT,
   layout: Pick<SmallOptions, 'segmentBytes' | 'lanes'> = {},
+  opening: () => void = () => {},
 ): Promise<ScriptRun> {
   let openings = 0;
-  const open = (events: LogStoreEvents): Promise<WalLogStore> =>
-    openSmall(disk, { events, seed: seed + openings++, ...layout });
+  const open = (events: LogStoreEvents): Promise<WalLogStore> => {
+    opening();
+    return openSmall(disk, { events, seed: seed + openings++, ...layout });
+  };
   const workload = new LogWorkload(open, GROUPS, seed);
   const refusal = await workload.run(steps).then(
     () => undefined,

@@ -164,11 +164,11 @@ describe('a log of two lanes', () => {
     const found = await open(image, { recovery: 'repair' });
     const { store } = found;
     for (const group of [0, 2]) {
-      expect(store.lossOf(group)).toBeUndefined();
+      expect(store.damage?.of(group)).toEqual({ group, ranges: [], voteInDoubt: false });
       expect(await found.contents(group)).toEqual(expected(group));
     }
-    expect(store.lossOf(1)?.ranges).not.toEqual([]);
-    expect(store.lossOf(3)?.ranges).not.toEqual([]);
+    expect(store.damage?.of(1).ranges).not.toEqual([]);
+    expect(store.damage?.of(3).ranges).not.toEqual([]);
     for (const group of GROUPS) {
       expect(() => found.append(texts(1), 1, group, 4)).toThrow(
         'takes nothing until it is repaired',

@@ -4,12 +4,15 @@
  */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../dist/base/random.js';
-import type { RecoveredLog } from '../../dist/engine/types.js';
+import { Engine } from '../../dist/engine/engine.js';
+import type { GroupLoss, RecoveredLog } from '../../dist/engine/types.js';
+import { readableLog } from '../../dist/readable-log.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import type { WalLogStore } from '../../dist/storage/wal-log-store.js';
 import { type LogEntry, readEntries } from '../../dist/testing/log-blocks.js';
 import type { LogStep } from '../../dist/testing/log-workload.js';
 import { BATCH, SECTOR_BYTES, SEGMENT } from '../../dist/wasm/layout.js';
+import { TEST_CONFIG } from '../engine/support/cluster.js';
 import { flippedBits, isRefused, segmentsOf } from './damage-support.js';
 import { GROUPS, openSmall, runScript } from './fault-rig.js';
 import { FIRST_SEGMENT, openLog, texts, vote } from './wal-support.js';
@@ -95,7 +98,7 @@ async function expectNothingInvented(store: WalLogStore, context: string): Promi
   let lost = 0;
   for (const [group, { log, entries }] of truth) {
     const found = store.recovered(group);
-    const loss = store.lossOf(group)!;
+    const loss = store.damage!.of(group);
     const what = `${context}, group ${group}: ${JSON.stringify(loss)}`;
     const last = Math.max(found.lastIndex, log.lastIndex);
     for (let index = found.purged.index + 1; index <= last; index++) {
@@ -125,8 +128,53 @@ async function expectNothingInvented(store: WalLogStore, context: string): Promi
       );
     }
     expect(found.committed, what).toBeLessThanOrEqual(log.committed);
+    expectSoundStart({ log, entries }, found, loss, what);
   }
   return lost;
+}
+
+/**
+ * What an engine applies that starts from it, behind any snapshot, is whole and committed: so an engine
+ * whose log is damaged never holds a part that is lost.
+ */
+function expectSoundStart(
+  { log, entries }: Truth,
+  found: RecoveredLog,
+  loss: GroupLoss,
+  what: string,
+): void {
+  for (let index = found.purged.index; index <= log.committed; index++) {
+    const term = index === log.purged.index ? log.purged.term : entries.get(index)?.term;
+    const membership = { index, membership: { configs: [[1, 2]], learners: [], addresses: {} } };
+    const snapshot = term === undefined ? undefined : { lastIncluded: { term, index }, membership };
+    const start = readableLog({ ...found, snapshot }, loss, index);
+    const context = `${what}, behind ${index}: ${JSON.stringify(start)}`;
+    const engine = new Engine({ ...TEST_CONFIG, nodeId: 1 }, start, 0);
+    expect([engine.role, engine.appliedIndex], context).toEqual(['damaged', index]);
+    expect(engine.committedIndex, context).toBeLessThanOrEqual(Math.max(index, log.committed));
+    for (let next = index + 1; next <= engine.lastLogId.index; next++) {
+      const isLost = loss.ranges.some(
+        ({ firstIndex, lastIndex = Number.POSITIVE_INFINITY }) =>
+          firstIndex <= next && next <= lastIndex,
+      );
+      expect(isLost, `${context}, entry ${next}`).toBe(false);
+      const there = entries.get(next);
+      if (there !== undefined) expect(engine.termAt(next), context).toBe(there.term);
+    }
+    const reached = nextLost(loss, index);
+    const known = Math.min(reached - 1, found.committed);
+    expect(engine.committedIndex, `${context}: all that is known`).toBe(Math.max(index, known));
+    let command = engine.nextCommand();
+    for (; command !== undefined; command = engine.nextCommand()) {
+      expect(['Apply', 'LeadershipChanged'], context).toContain(command.type);
+    }
+  }
+}
+
+/** The first entry behind `index` that is lost. */
+function nextLost({ ranges }: GroupLoss, index: number): number {
+  const range = ranges.find(({ lastIndex = Number.POSITIVE_INFINITY }) => lastIndex > index);
+  return Math.max(index + 1, range?.firstIndex ?? Number.POSITIVE_INFINITY);
 }
 
 async function repairsAt(image: MemoryDisk, context: string): Promise<'whole' | 'lost'> {
@@ -134,7 +182,7 @@ async function repairsAt(image: MemoryDisk, context: string): Promise<'whole' | 
   const copy = image.imageAfterKill();
   const refused = await isRefused(image.imageAfterKill(), SEED);
   const store = await openSmall(image, { seed: SEED, recovery: 'repair' });
-  if (store.lossOf(GROUPS[0]!) === undefined) {
+  if (store.damage === undefined) {
     await store.close();
     // What is refused and yet not lost stands behind an orderly close.
     const expected = refused ? truth : await lookInto(copy);
@@ -207,7 +255,7 @@ describe('a log of which one batch is lost', () => {
     const log = await openLog(await damaged(true), { recovery: 'repair' });
     const { store } = log;
     const ranges = [{ firstIndex: 5, lastIndex: 7 }];
-    expect(store.lossOf(0)).toEqual({ group: 0, ranges, voteInDoubt: false });
+    expect(store.damage?.of(0)).toEqual({ group: 0, ranges, voteInDoubt: false });
     expect(store.recovered(0)).toMatchObject({ lastIndex: 10, committed: 4 });
     expect(await log.contents(0, 8)).toEqual(['kept-1', 'kept-2', 'last-1']);
     const before = await store.read(0, 3, 10, 1 << 20);
@@ -220,7 +268,7 @@ describe('a log of which one batch is lost', () => {
   it('has lost what it may have overwritten too: what was not known to be committed', async () => {
     const log = await openLog(await damaged(false), { recovery: 'repair' });
     const ranges = [{ firstIndex: 1, lastIndex: 7 }];
-    expect(log.store.lossOf(0)).toEqual({ group: 0, ranges, voteInDoubt: false });
+    expect(log.store.damage?.of(0)).toEqual({ group: 0, ranges, voteInDoubt: false });
     expect(await log.contents(0, 8)).toEqual(['kept-1', 'kept-2', 'last-1']);
     await log.store.close();
   });
@@ -251,7 +299,7 @@ describe('a log of which one batch is lost', () => {
   it('knows nothing of a group that is in no batch that is left', async () => {
     const { store } = await openLog(await damaged(true), { recovery: 'repair' });
     const ranges = [{ firstIndex: 1, lastIndex: undefined }];
-    expect(store.lossOf(5)).toEqual({ group: 5, ranges, voteInDoubt: true });
+    expect(store.damage?.of(5)).toEqual({ group: 5, ranges, voteInDoubt: true });
     await store.close();
   });
 });
@@ -273,7 +321,7 @@ it('a commit that is told behind a loss makes nothing certain that was before it
     image.damage(FIRST_SEGMENT, position, (byte) => byte.fill(0));
   }
   const { store } = await openLog(image.kill(), { recovery: 'repair' });
-  expect(store.lossOf(0)?.ranges).toEqual([{ firstIndex: 3, lastIndex: 5 }]);
+  expect(store.damage?.of(0)?.ranges).toEqual([{ firstIndex: 3, lastIndex: 5 }]);
   await store.close();
 });
 
@@ -293,7 +341,7 @@ it.each([1_000, 1e12])(
     image.damage(FIRST_SEGMENT, position, (byte) => byte.fill(0));
     const after = await openLog(image.kill(), { recovery: 'repair' });
     const ranges = [{ firstIndex: 1, lastIndex: behind + 1 }];
-    expect(after.store.lossOf(0)).toEqual({ group: 0, ranges, voteInDoubt: false });
+    expect(after.store.damage?.of(0)).toEqual({ group: 0, ranges, voteInDoubt: false });
     expect(await after.contents(0, behind + 2)).toEqual(['kept-1', 'kept-2', 'last-1']);
     expect(() => after.store.read(0, 2, 4, 1000)).toThrow('Entry 2 of group 0 is lost');
     await after.store.close();
@@ -305,7 +353,7 @@ it('a log that is whole is opened in the mode repair as in any other', async () 
   const first = await openLog(image, { recovery: 'repair' });
   await first.durable(first.append(texts(3)));
   const log = await openLog(image.crash(), { recovery: 'repair' });
-  expect(log.store.lossOf(0)).toBeUndefined();
+  expect(log.store.damage?.of(0)).toBeUndefined();
   await log.durable(log.append(texts(2, 'more')));
   expect(await log.contents()).toHaveLength(5);
   await log.store.close();
