@@ -238,7 +238,7 @@ export class SnapshotTaskRunner {
     if (open?.kind === 'build') {
       const bytes = open.writer.complete();
       this.open.delete(handle);
-      return publishSnapshot(disk, open.directory, open.temporary, open.header, bytes);
+      return publishSnapshot(disk, open.directory, open.temporary, open.header, bytes, false);
     }
     const { file, task, temporary } = this.expect(handle, 'receive');
     file.dataSync();
@@ -246,7 +246,7 @@ export class SnapshotTaskRunner {
     checkAnnounced(info, task, temporary);
     file.close();
     this.open.delete(handle);
-    return publishSnapshot(disk, task.directory, temporary, info, info.bytes);
+    return publishSnapshot(disk, task.directory, temporary, info, info.bytes, true);
   }
 
   private readAt({ handle, offset, length }: ReadAtTask): Uint8Array {
