@@ -205,10 +205,23 @@ export class SnapshotTaskRunner {
   }
 
   private receive(task: ReceiveTask): void {
+    this.checkRoom(task);
     const temporary = temporaryPath(task.directory, 'receive', task.announced.id);
     const file = this.disk.open(temporary, { access: 'write', create: true });
     const kind = 'receive';
     this.open.set(task.handle, { kind, file, task, temporary, unsynced: 0, headerChecked: false });
+  }
+
+  /** What cannot fit is not begun: it would take the last room from the log, and fail all the same. */
+  private checkRoom({ directory, announced }: ReceiveTask): void {
+    const { totalBytes } = announced;
+    const freeBytes = this.disk.freeBytes(directory);
+    if (totalBytes <= freeBytes) return;
+    throw new KeelsonError(
+      'KEELSON_STORAGE_FULL',
+      `a snapshot of ${totalBytes} bytes does not fit: the disk of ${directory} has room for ${freeBytes}`,
+      { details: { directory, totalBytes, freeBytes } },
+    );
   }
 
   private receiveAt({ handle, offset, bytes }: ReceiveAtTask): void {
