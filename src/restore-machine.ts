@@ -45,6 +45,7 @@ export async function restoreMachine(
 ): Promise<StartingPoint> {
   const { snapshots, machine } = parts;
   const purgedIndex = log.purged.index;
+  for (const info of snapshots.snapshots) checkLog(log, info);
   let failure: unknown;
   for (;;) {
     const { newest } = snapshots;
@@ -109,6 +110,31 @@ async function* chunksOf(
     check?.();
     yield chunk;
   }
+}
+
+/**
+ * A snapshot is built of what is applied, and that is durable in the log. A log that does not lead to it has
+ * lost what this node has acknowledged, perhaps votes too: with another log the node must not go on.
+ */
+function checkLog(log: RecoveredLog, { file, lastIncluded, received }: SnapshotInfo): void {
+  const { term, index } = lastIncluded;
+  if (received || index <= log.purged.index) return;
+  if (index <= log.lastIndex && termAt(log, index) === term) return;
+  const found =
+    index > log.lastIndex
+      ? `the log ends at index ${log.lastIndex}`
+      : `the log holds another entry at index ${index}`;
+  throw new KeelsonError(
+    'KEELSON_STORAGE_CORRUPT',
+    `${found}, and the snapshot ${file} was built here from a log that was durable up to ${index}: entries are lost. ` +
+      'Restore the whole directory from a backup, or replace the node: remove it from the cluster and add it ' +
+      'again with an empty directory',
+    { details: { file, index, lastIndex: log.lastIndex } },
+  );
+}
+
+function termAt({ termRuns }: RecoveredLog, index: number): number | undefined {
+  return termRuns.findLast(({ firstIndex }) => firstIndex <= index)?.term;
 }
 
 /** The next start finds the damage before its machine is given anything. */

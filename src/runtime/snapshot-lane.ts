@@ -66,7 +66,7 @@ export class SnapshotLane {
   private build: SnapshotBuild | undefined;
   /** Nobody but callers wants the present build. */
   private onlyForCallers = false;
-  /** The present build was given up, because nobody waited for it any more. */
+  /** The present build was given up because it is not needed any more, which is no failure. */
   private abandoned = false;
   private timer: Timer | undefined;
   /** After a build: what is due waits. */
@@ -134,6 +134,11 @@ export class SnapshotLane {
 
   /** Runs a `BuildSnapshot` command. */
   begin(): void {
+    if (this.onlyForCallers && this.waiters.size === 0) {
+      // They have left already.
+      this.engine.snapshots.buildFailed();
+      return;
+    }
     const { scheduler, machine, snapshots, logger } = this.parts;
     const { chunkBytes, buildTimeoutMs } = this.limits;
     const startedMs = scheduler.now();
@@ -177,8 +182,10 @@ export class SnapshotLane {
 
   /** The leader has sent a newer snapshot, which the machine is restored from. */
   superseded(): void {
+    if (this.build === undefined) return;
+    this.abandoned = true;
     const message = 'the leader has sent a newer snapshot';
-    this.build?.giveUp(new KeelsonError('KEELSON_ABORTED', message));
+    this.build.giveUp(new KeelsonError('KEELSON_ABORTED', message));
   }
 
   stop(reason: KeelsonError): void {
@@ -254,7 +261,10 @@ export class SnapshotLane {
     const { engine, parts } = this;
     engine.snapshots.buildFailed();
     if (!(error instanceof KeelsonError)) throw error;
-    if (!this.abandoned) {
+    const { newest } = parts.snapshots;
+    if (this.abandoned) {
+      if (newest !== undefined) this.answer(newest);
+    } else {
       const { code, message } = error;
       parts.logger.error(
         { event: 'snapshot.failed', code, reason: message },

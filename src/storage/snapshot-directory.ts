@@ -2,9 +2,13 @@
  * The snapshots of one group: names in their directory, and what a start finds there.
  *
  * ```
- * snapshot-<index of the last included entry, 16 digits>-<id>.snap    whole and durable
- * build-<id>.tmp, receive-<id>.tmp                                    unfinished, removed at a start
+ * snapshot-<index of the last included entry, 16 digits>-<id>.snap             built here, whole and durable
+ * snapshot-<index of the last included entry, 16 digits>-<id>.received.snap    the same, from another node
+ * build-<id>.tmp, receive-<id>.tmp                                             unfinished, removed at a start
  * ```
+ *
+ * One that was built here proves that the log of this node was durable up to its index. One that was
+ * received says nothing of the log, which it is to replace.
  *
  * A file gets its name only when all of it is synced, and the directory is synced behind the rename; by a
  * start once more, since the process may have been killed between the two.
@@ -20,7 +24,8 @@ import type { SnapshotHeader, SnapshotInfo } from './snapshot-format.js';
 export const SNAPSHOT_FOLDER = 'snapshots';
 
 const GROUP_FOLDER = /^group-(\d+)$/;
-const NAME = /^snapshot-\d{16}-[0-9a-f]{32}\.snap$/;
+const NAME = /^snapshot-\d{16}-[0-9a-f]{32}(\.received)?\.snap$/;
+const RECEIVED = '.received.snap';
 const TEMPORARY = /^(build|receive)-[0-9a-f]{32}\.tmp$/;
 
 export function snapshotDirectory(dataDirectory: string, group: number): string {
@@ -111,7 +116,7 @@ export function readSnapshotFile(
     if (toItsEnd) reader.verify();
     const { header, fileBytes } = reader;
     if (header.group !== group) throw foreignGroup(file, header.group, group);
-    return { ...header, file, bytes: fileBytes };
+    return { ...header, file, bytes: fileBytes, received: file.endsWith(RECEIVED) };
   } finally {
     reader.close();
   }
@@ -124,9 +129,11 @@ export function publishSnapshot(
   temporary: string,
   header: SnapshotHeader,
   bytes: number,
+  received: boolean,
 ): SnapshotInfo {
   const index = String(header.lastIncluded.index).padStart(16, '0');
-  const file = join(directory, `snapshot-${index}-${header.id}.snap`);
+  const suffix = received ? RECEIVED : '.snap';
+  const file = join(directory, `snapshot-${index}-${header.id}${suffix}`);
   try {
     disk.rename(temporary, file);
     disk.syncDirectory(directory);
@@ -134,7 +141,7 @@ export function publishSnapshot(
     for (const path of [temporary, file]) if (disk.exists(path)) disk.remove(path);
     throw error;
   }
-  return { ...header, file, bytes };
+  return { ...header, file, bytes, received };
 }
 
 function foreignGroup(file: string, found: number, group: number): KeelsonError {

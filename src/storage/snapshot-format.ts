@@ -36,6 +36,8 @@ export interface SnapshotHeader {
 export interface SnapshotInfo extends SnapshotHeader {
   readonly file: string;
   readonly bytes: number;
+  /** Another node has sent it. */
+  readonly received: boolean;
 }
 
 /** @throws KeelsonError STORAGE_VERSION */

@@ -205,10 +205,23 @@ export class SnapshotTaskRunner {
   }
 
   private receive(task: ReceiveTask): void {
+    this.checkRoom(task);
     const temporary = temporaryPath(task.directory, 'receive', task.announced.id);
     const file = this.disk.open(temporary, { access: 'write', create: true });
     const kind = 'receive';
     this.open.set(task.handle, { kind, file, task, temporary, unsynced: 0, headerChecked: false });
+  }
+
+  /** What cannot fit is not begun: it would take the last room from the log, and fail all the same. */
+  private checkRoom({ directory, announced }: ReceiveTask): void {
+    const { totalBytes } = announced;
+    const freeBytes = this.disk.freeBytes(directory);
+    if (totalBytes <= freeBytes) return;
+    throw new KeelsonError(
+      'KEELSON_STORAGE_FULL',
+      `a snapshot of ${totalBytes} bytes does not fit: the disk of ${directory} has room for ${freeBytes}`,
+      { details: { directory, totalBytes, freeBytes } },
+    );
   }
 
   private receiveAt({ handle, offset, bytes }: ReceiveAtTask): void {
@@ -238,7 +251,7 @@ export class SnapshotTaskRunner {
     if (open?.kind === 'build') {
       const bytes = open.writer.complete();
       this.open.delete(handle);
-      return publishSnapshot(disk, open.directory, open.temporary, open.header, bytes);
+      return publishSnapshot(disk, open.directory, open.temporary, open.header, bytes, false);
     }
     const { file, task, temporary } = this.expect(handle, 'receive');
     file.dataSync();
@@ -246,7 +259,7 @@ export class SnapshotTaskRunner {
     checkAnnounced(info, task, temporary);
     file.close();
     this.open.delete(handle);
-    return publishSnapshot(disk, task.directory, temporary, info, info.bytes);
+    return publishSnapshot(disk, task.directory, temporary, info, info.bytes, true);
   }
 
   private readAt({ handle, offset, length }: ReadAtTask): Uint8Array {

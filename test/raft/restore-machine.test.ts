@@ -39,6 +39,16 @@ async function snapshotsAt(
   return store;
 }
 
+/** Adds a snapshot that another node has sent. */
+async function receive(store: SnapshotStore, index: number): Promise<void> {
+  const disk = new MemoryDisk();
+  const { newest } = await snapshotsAt(disk, index);
+  const { id, lastIncluded, bytes: totalBytes, file, machineVersion } = newest!;
+  const receiver = await store.receive({ id, lastIncluded, totalBytes }, machineVersion);
+  await receiver.append(Uint8Array.from(disk.readFile(file)));
+  await receiver.publish();
+}
+
 const logTo = (lastIndex: number, purged = 0) => ({
   vote: { term: 3, nodeId: 1, committed: true },
   purged: { term: purged === 0 ? 0 : 3, index: purged },
@@ -93,7 +103,8 @@ it('restores nothing into a machine that is ahead by itself', async () => {
 });
 
 it('refuses a machine that has seen more than log and snapshots hold', async () => {
-  const snapshots = await snapshotsAt(new MemoryDisk(), 30);
+  const snapshots = await snapshotsAt(new MemoryDisk());
+  await receive(snapshots, 30);
   const { host } = hostOf();
   const corrupt = expect.objectContaining({ code: 'KEELSON_STORAGE_CORRUPT' });
   await expect(start(snapshots, host, logTo(25), 31)).rejects.toEqual(corrupt);
@@ -147,6 +158,41 @@ it('reads from a bad sector as little as from a damaged file: an older one takes
   await start(snapshots, host, logTo(25));
   expect(restored).toEqual([{ bytes: 300, index: 10 }]);
   expect(snapshots.damaged[0]?.finding).toMatch(/cannot be read/);
+});
+
+it.each([
+  ['ends before it', logTo(29)],
+  ['is empty', { ...logTo(0), termRuns: [] }],
+  [
+    'holds an entry of another term at its index',
+    { ...logTo(40), termRuns: [{ firstIndex: 1, term: 2 }] },
+  ],
+])('refuses a log that does not lead to a snapshot that was built here: it %s', async (_, log) => {
+  const disk = new MemoryDisk();
+  const snapshots = await snapshotsAt(disk, 10, 30);
+  const { file } = snapshots.newest!;
+  const { host, restored } = hostOf();
+  const lost = { code: 'KEELSON_STORAGE_CORRUPT', details: { file, index: 30 } };
+  await expect(start(snapshots, host, log)).rejects.toMatchObject(lost);
+  await receive(snapshots, 50);
+  // However new a received one is: the log was lost before it came.
+  await expect(start(snapshots, host, log)).rejects.toMatchObject(lost);
+  expect(restored).toEqual([]);
+  expect((await openSnapshots(disk)).snapshots).toHaveLength(3);
+});
+
+it('takes a received snapshot in the place of a log that does not lead to it, and knows it again', async () => {
+  const disk = new MemoryDisk();
+  await receive(await snapshotsAt(disk, 10), 30);
+  const snapshots = await openSnapshots(disk, { keep: 3 });
+  expect(snapshots.snapshots.map(({ received }) => received)).toEqual([true, false]);
+  expect((await start(snapshots, hostOf().host, logTo(25))).applied).toBe(30);
+});
+
+it('asks nothing of a log that begins behind a snapshot, or at it', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 10, 20);
+  const log = { ...logTo(30, 20), termRuns: [{ firstIndex: 21, term: 3 }] };
+  expect((await start(snapshots, hostOf().host, log)).applied).toBe(20);
 });
 
 it('never goes on by the log with a machine that was given half of a snapshot', async () => {

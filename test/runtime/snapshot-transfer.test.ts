@@ -512,6 +512,21 @@ describe('a follower', () => {
     expect(pair.installed).toEqual([]);
   });
 
+  it('whose disk has no room for all of it takes none of it, until there is room', async () => {
+    const pair = await SnapshotPair.open();
+    const { bytes } = await pair.build(10);
+    pair.receiverDisk.capacityBytes = bytes - 1;
+    pair.send(10);
+    await pair.settle();
+    expect(pair.answers).toMatchObject([{ state: 'failed' }]);
+    expect(pair.eventsNamed('snapshot.refused')[0]!.reason).toMatch(/does not fit/);
+    expect(pair.takenBytes).toBe(0);
+    expect(pair.receiverDisk.list('/snapshots')).toEqual([]);
+    pair.receiverDisk.capacityBytes = bytes * 2 + 10_000;
+    pair.send(10);
+    await arrives(pair, 10);
+  });
+
   it('whose disk is full says so, keeps nothing, and takes it when there is room', async () => {
     const pair = await SnapshotPair.open();
     await pair.build(10);

@@ -130,6 +130,27 @@ describe.concurrent('a snapshot that is asked for', () => {
     expect(node.status().state).toBe('leader');
   });
 
+  it('is not even begun for a call that was given up before', async () => {
+    await using ledgers = await LedgerCluster.start();
+    const node = await ledgers.cluster.leader();
+    await writeMany(node, 5);
+    const ledger = ledgers.ledger();
+    const apply = ledger.apply.bind(ledger);
+    const abort = new AbortController();
+    let call: Promise<string> | undefined;
+    ledger.apply = (entries) => {
+      // Within a step of the node, which runs what comes of it when it is over.
+      call ??= codeOf(node.snapshot({ signal: abort.signal }));
+      abort.abort();
+      return apply(entries);
+    };
+    await writeMany(node, 1);
+    expect(await call).toBe('KEELSON_ABORTED');
+    const index = await writeMany(node, 1);
+    expect((await node.snapshot()).logId.index).toBe(index);
+    expect(ledger.snapshots).toBe(1);
+  });
+
   it('goes on for the others when one call is given up', async () => {
     await using ledgers = await LedgerCluster.start();
     const node = await ledgers.cluster.leader();
