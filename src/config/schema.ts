@@ -156,7 +156,7 @@ const sections = {
     flushStallMs: integer(
       'ms',
       [5000, 100, 600_000],
-      'When an append has not become durable for this long, a leader stops its heartbeats and hands over.',
+      'When an append has not become durable for this long, a node says so, and a leader stops its heartbeats and hands over.',
     ),
     workerStartTimeoutMs: integer(
       'ms',

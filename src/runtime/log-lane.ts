@@ -27,6 +27,7 @@ export class LogLane {
   private readonly group: number;
   private readonly store: LogStore;
   private readonly flushWatch: FlushWatch;
+  private stallTold = false;
 
   constructor(parts: LogLaneParts) {
     this.parts = parts;
@@ -73,18 +74,22 @@ export class LogLane {
 
   flushedUpTo(sequence: number): void {
     this.flushWatch.flushedUpTo(sequence);
+    this.stallTold = false;
   }
 
-  /** A leader whose disk hangs hands over: its followers would wait for it for ever. */
+  /** Tells of a disk that hangs. A leader hands over then: its followers would wait for it for ever. */
   checkDisk(nowMs: number): void {
     const { engine, logger } = this.parts;
     const stalledMs = this.flushWatch.stalledMs(nowMs);
-    if (stalledMs === 0 || engine.role !== 'leader') return;
-    logger.error(
-      { event: 'storage.stalled', stalledMs: Math.round(stalledMs) },
-      'nothing has become durable for longer than storage.flushStallMs: handing over',
-    );
-    engine.stepDown();
+    if (stalledMs === 0) return;
+    if (!this.stallTold) {
+      this.stallTold = true;
+      logger.error(
+        { event: 'storage.stalled', stalledMs: Math.round(stalledMs), role: engine.role },
+        'nothing has become durable for longer than storage.flushStallMs: a leader hands over',
+      );
+    }
+    if (engine.role === 'leader') engine.stepDown();
   }
 
   private failAfter(index: LogIndex): void {
