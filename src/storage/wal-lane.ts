@@ -29,12 +29,11 @@ import type {
   LogStoreMetrics,
   StagedEntries,
 } from './log-store.js';
-import type { GroupLoss } from './lost-ranges.js';
 import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
 import { reportLosses, reportRecovery } from './recovery-report.js';
 import type { StorageExecutor } from './storage-executor.js';
-import { StoreDamage } from './store-damage.js';
+import type { StoreDamage } from './store-damage.js';
 import type { LaneMemory, WalMemoryOptions } from './wal-memory.js';
 import { maxIndexBytes, maxStageBytes, reserveReadScratch } from './wal-memory.js';
 
@@ -68,8 +67,7 @@ export interface WalLaneParts {
 const TWO_POW_52 = 2 ** 52;
 
 export class WalLane {
-  /** Set by a recovery in the mode `repair` that has found something lost. */
-  damage: StoreDamage | undefined;
+  private damage: StoreDamage | undefined;
   private readonly options: WalLaneOptions;
   private readonly parts: WalLaneParts;
   private readonly ring: EntryRing;
@@ -154,18 +152,16 @@ export class WalLane {
       epoch: Math.floor(scheduler.random() * TWO_POW_52),
     });
     this.takeOver(recovered);
-    if (recovered.losses.length > 0) {
-      this.damage = new StoreDamage(recovered.losses, recovered.lost);
-      reportLosses(logger, directory, recovered);
-    }
+    if (recovered.losses.length > 0) reportLosses(logger, directory, recovered);
     return recovered;
   }
 
   /**
-   * The files are read, and stay as they are.
-   * @throws KeelsonError INVALID_CONFIG when there is no memory for what they hold
+   * The files are read, and stay as they are; `damage` is what the store has lost, in whatever lane.
+   * @throws KeelsonError INVALID_CONFIG when there is no memory for what the files hold
    */
-  beginReading({ largestBlockBytes }: RecoveredLane): void {
+  beginReading({ largestBlockBytes }: RecoveredLane, damage: StoreDamage | undefined): void {
+    this.damage = damage;
     const { heap, memory, checkUsable } = this.parts;
     const { bytes: indexBytes } = this.indexBudget;
     const scratch = reserveReadScratch(heap, this.options, { largestBlockBytes, indexBytes });
@@ -201,11 +197,6 @@ export class WalLane {
         memberships: [],
       }
     );
-  }
-
-  /** What is lost of a group; undefined when the lane is whole. */
-  lossOf(group: number): GroupLoss | undefined {
-    return this.damage?.of(group);
   }
 
   lastTime(group: number): number {

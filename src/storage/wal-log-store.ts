@@ -24,7 +24,7 @@ import type {
 import type { GroupLoss } from './lost-ranges.js';
 import { PiscinaExecutor } from './piscina-executor.js';
 import type { StorageExecutor } from './storage-executor.js';
-import type { StoreDamage } from './store-damage.js';
+import { StoreDamage } from './store-damage.js';
 import { WalLane, type WalLaneOptions } from './wal-lane.js';
 import { type LaneMemory, reserveWalMemory } from './wal-memory.js';
 
@@ -121,9 +121,9 @@ export class WalLogStore implements LogStore {
     return this.lane(group).recovered(group);
   }
 
-  /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole lane. */
+  /** What is lost of a group, where the mode `repair` has opened a damaged log; undefined in a whole one. */
   lossOf(group: number): GroupLoss | undefined {
-    return this.lane(group).lossOf(group);
+    return this.damage?.of(group);
   }
 
   lastTime(group: number): number {
@@ -199,10 +199,11 @@ export class WalLogStore implements LogStore {
   private async begin(): Promise<void> {
     const { lanes } = this;
     const recovered = await all(lanes.map((lane) => lane.recover()));
+    const damaged = recovered.some(({ losses }) => losses.length > 0);
+    this.damage = damaged ? new StoreDamage(recovered) : undefined;
     // All that a configuration can be refused for comes before the first write.
-    for (const [at, lane] of lanes.entries()) lane.beginReading(recovered[at]!);
-    this.damage = lanes.find((lane) => lane.damage !== undefined)?.damage;
-    if (this.damage !== undefined) return;
+    for (const [at, lane] of lanes.entries()) lane.beginReading(recovered[at]!, this.damage);
+    if (damaged) return;
     await all(lanes.map((lane, at) => lane.begin(recovered[at]!)));
   }
 

@@ -164,9 +164,12 @@ describe('a log of two lanes', () => {
     const found = await open(image, { recovery: 'repair' });
     const { store } = found;
     for (const group of [0, 2]) {
-      expect(store.lossOf(group)).toBeUndefined();
+      expect(store.lossOf(group)).toEqual({ group, ranges: [], voteInDoubt: false });
       expect(await found.contents(group)).toEqual(expected(group));
     }
+    // Of groups that have left nothing: in the damaged lane they may have been lost.
+    expect(store.lossOf(70_000)).toMatchObject({ ranges: [], voteInDoubt: false });
+    expect(store.lossOf(8)?.voteInDoubt).toBe(true);
     expect(store.lossOf(1)?.ranges).not.toEqual([]);
     expect(store.lossOf(3)?.ranges).not.toEqual([]);
     for (const group of GROUPS) {
