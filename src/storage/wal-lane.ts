@@ -67,6 +67,7 @@ export interface WalLaneParts {
 const TWO_POW_52 = 2 ** 52;
 
 export class WalLane {
+  /** What the store has lost, in whatever lane. */
   private damage: StoreDamage | undefined;
   private readonly options: WalLaneOptions;
   private readonly parts: WalLaneParts;
@@ -135,7 +136,7 @@ export class WalLane {
   }
 
   /**
-   * Reads what the files hold; writes nothing.
+   * Reads what the files hold, and removes what a crash has left unfinished.
    * @throws KeelsonError as the store's `open`
    */
   async recover(): Promise<RecoveredLane> {
@@ -157,7 +158,7 @@ export class WalLane {
   }
 
   /**
-   * The files are read, and stay as they are; `damage` is what the store has lost, in whatever lane.
+   * The files are read, and stay as they are; with `damage` for good.
    * @throws KeelsonError INVALID_CONFIG when there is no memory for what the files hold
    */
   beginReading({ largestBlockBytes }: RecoveredLane, damage: StoreDamage | undefined): void {
