@@ -2,28 +2,40 @@
  * A log that was opened in the mode `repair` and has lost something: what is left can be read, and nothing
  * is written. Whatever were written now would make a later recovery believe that this node still knows what
  * it has acknowledged and for whom it has voted.
+ *
+ * Lanes may be whole beside one that is not: of their groups nothing is lost.
  */
 import { KeelsonError } from '../base/errors.js';
 import type { GroupLoss, LogIndex } from '../engine/types.js';
+import { laneOfGroup } from './lane-of-group.js';
+
+/** What the recovery of a lane has found; no losses when it is whole. */
+export interface LaneLosses {
+  readonly losses: readonly KeelsonError[];
+  readonly lost: readonly GroupLoss[];
+}
 
 export class StoreDamage {
   /** Where it was found. */
   readonly losses: readonly KeelsonError[];
-  /** What is lost of a group; no range when its entries are whole. */
-  readonly of: (group: number) => GroupLoss;
+  private readonly lanes: readonly LaneLosses[];
+  private readonly groups: ReadonlyMap<number, GroupLoss>;
 
-  constructor(losses: readonly KeelsonError[], of: (group: number) => GroupLoss) {
-    this.losses = losses;
-    this.of = of;
+  /** Of all lanes, in order. */
+  constructor(lanes: readonly LaneLosses[]) {
+    this.lanes = lanes;
+    this.losses = lanes.flatMap(({ losses }) => losses);
+    const lost = lanes.flatMap((lane) => lane.lost);
+    this.groups = new Map(lost.map((loss) => [loss.group, loss]));
   }
 
   /** Of a group that nothing is left of in a damaged lane, all may be lost. */
-  static ofLane(losses: readonly KeelsonError[], groups: readonly GroupLoss[]): StoreDamage {
-    const known = new Map(groups.map((loss) => [loss.group, loss]));
+  of(group: number): GroupLoss {
+    const { lanes } = this;
+    const whole = lanes[laneOfGroup(group, lanes.length)]!.losses.length === 0;
+    if (whole) return { group, ranges: [], voteInDoubt: false };
     const all = [{ firstIndex: 1, lastIndex: undefined }];
-    return new StoreDamage(losses, (group) => {
-      return known.get(group) ?? { group, ranges: all, voteInDoubt: true };
-    });
+    return this.groups.get(group) ?? { group, ranges: all, voteInDoubt: true };
   }
 
   /**

@@ -11,14 +11,7 @@ import { invariant } from '../base/assert.js';
 import { KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler } from '../base/scheduler.js';
-import type {
-  GroupLoss,
-  IoId,
-  LogId,
-  LogIndex,
-  Membership,
-  RecoveredLog,
-} from '../engine/types.js';
+import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
@@ -40,7 +33,7 @@ import type { RecoveredLane, RecoveryMode } from './recovery.js';
 import { describeGroup, recoverLane } from './recovery.js';
 import { reportLosses, reportRecovery } from './recovery-report.js';
 import type { StorageExecutor } from './storage-executor.js';
-import { StoreDamage } from './store-damage.js';
+import type { StoreDamage } from './store-damage.js';
 import type { LaneMemory, WalMemoryOptions } from './wal-memory.js';
 import { maxIndexBytes, maxStageBytes, reserveReadScratch } from './wal-memory.js';
 
@@ -74,8 +67,8 @@ export interface WalLaneParts {
 const TWO_POW_52 = 2 ** 52;
 
 export class WalLane {
-  /** Set by a recovery in the mode `repair` that has found something lost. */
-  damage: StoreDamage | undefined;
+  /** What the store has lost, in whatever lane. */
+  private damage: StoreDamage | undefined;
   private readonly options: WalLaneOptions;
   private readonly parts: WalLaneParts;
   private readonly ring: EntryRing;
@@ -143,7 +136,7 @@ export class WalLane {
   }
 
   /**
-   * Reads what the files hold; writes nothing.
+   * Reads what the files hold, and removes what a crash has left unfinished.
    * @throws KeelsonError as the store's `open`
    */
   async recover(): Promise<RecoveredLane> {
@@ -160,18 +153,16 @@ export class WalLane {
       epoch: Math.floor(scheduler.random() * TWO_POW_52),
     });
     this.takeOver(recovered);
-    if (recovered.losses.length > 0) {
-      this.damage = StoreDamage.ofLane(recovered.losses, recovered.lost);
-      reportLosses(logger, directory, recovered);
-    }
+    if (recovered.losses.length > 0) reportLosses(logger, directory, recovered);
     return recovered;
   }
 
   /**
-   * The files are read, and stay as they are.
-   * @throws KeelsonError INVALID_CONFIG when there is no memory for what they hold
+   * The files are read, and stay as they are; with `damage` for good.
+   * @throws KeelsonError INVALID_CONFIG when there is no memory for what the files hold
    */
-  beginReading({ largestBlockBytes }: RecoveredLane): void {
+  beginReading({ largestBlockBytes }: RecoveredLane, damage: StoreDamage | undefined): void {
+    this.damage = damage;
     const { heap, memory, checkUsable } = this.parts;
     const { bytes: indexBytes } = this.indexBudget;
     const scratch = reserveReadScratch(heap, this.options, { largestBlockBytes, indexBytes });
@@ -207,11 +198,6 @@ export class WalLane {
         memberships: [],
       }
     );
-  }
-
-  /** What is lost of a group: nothing when the lane is whole. */
-  lossOf(group: number): GroupLoss {
-    return this.damage?.of(group) ?? { group, ranges: [], voteInDoubt: false };
   }
 
   lastTime(group: number): number {

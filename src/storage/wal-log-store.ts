@@ -193,13 +193,11 @@ export class WalLogStore implements LogStore {
   private async begin(): Promise<void> {
     const { lanes } = this;
     const recovered = await all(lanes.map((lane) => lane.recover()));
+    const damaged = recovered.some(({ losses }) => losses.length > 0);
+    this.damage = damaged ? new StoreDamage(recovered) : undefined;
     // All that a configuration can be refused for comes before the first write.
-    for (const [at, lane] of lanes.entries()) lane.beginReading(recovered[at]!);
-    const losses = lanes.flatMap(({ damage }) => damage?.losses ?? []);
-    if (losses.length > 0) {
-      this.damage = new StoreDamage(losses, (group) => this.lane(group).lossOf(group));
-      return;
-    }
+    for (const [at, lane] of lanes.entries()) lane.beginReading(recovered[at]!, this.damage);
+    if (damaged) return;
     await all(lanes.map((lane, at) => lane.begin(recovered[at]!)));
   }
 

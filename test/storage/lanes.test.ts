@@ -167,6 +167,9 @@ describe('a log of two lanes', () => {
       expect(store.damage?.of(group)).toEqual({ group, ranges: [], voteInDoubt: false });
       expect(await found.contents(group)).toEqual(expected(group));
     }
+    // Of groups that have left nothing: in the damaged lane they may have been lost.
+    expect(store.damage?.of(70_000)).toMatchObject({ ranges: [], voteInDoubt: false });
+    expect(store.damage?.of(8).voteInDoubt).toBe(true);
     expect(store.damage?.of(1).ranges).not.toEqual([]);
     expect(store.damage?.of(3).ranges).not.toEqual([]);
     for (const group of GROUPS) {
