@@ -97,9 +97,9 @@ describe('a directory that is being written', () => {
       await log.durable(log.append(texts(1, 'its proof')));
       const before = await surveyOf(new NodeDisk(), directory);
       expect(before.problems).toEqual([]);
-      // Its proof may be in a later segment.
+      // Its proof may be in a later segment; old ones may be given up this moment.
       const files = before.lanes[0]!.segments.map(({ file }) => file);
-      const file = files.find((file) => readFileSync(file).includes('to be lost-1'))!;
+      const file = files.findLast((file) => readFileSync(file).includes('to be lost-1'))!;
       const bytes = readFileSync(file);
       bytes[bytes.indexOf('to be lost-1')]! ^= 1;
       writeFileSync(file, bytes);
