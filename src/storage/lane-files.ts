@@ -13,7 +13,7 @@ import type { Scheduler } from '../base/scheduler.js';
 import type { LogIndex } from '../engine/types.js';
 import type { GroupLog } from './group-log.js';
 import type { WrittenBatch } from './lane-log.js';
-import { maxSpares, totalBytes } from './lane-space.js';
+import { maxSpares } from './lane-space.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { EntriesLease } from './log-store.js';
 import type { RecoveredLane } from './recovery.js';
@@ -34,7 +34,8 @@ export type ReadMemory = Pick<SegmentReadsOptions, 'scratch' | 'scratchBytes' | 
 export type LaneFilesOptions = SpareSegmentOptions & SegmentRewriteOptions;
 
 /** The logs of the lane, how a block of one is written once more, and how a segment is begun. */
-export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move' | 'admitting'> {
+export interface LaneLogs
+  extends Pick<SegmentRewriteParts, 'groups' | 'usage' | 'move' | 'admitting'> {
   readonly oldestSegment: () => number;
   readonly roll: () => void;
   /** The disk was full, and has room again. */
@@ -44,7 +45,6 @@ export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move' | 
 export class LaneFiles {
   private readonly options: LaneFilesOptions;
   private readonly executor: StorageExecutor;
-  private readonly logs: LaneLogs;
   private readonly spare: SpareSegment;
   private readonly retired: RetiredSegments;
   private readonly rewrite: SegmentRewrite;
@@ -61,12 +61,11 @@ export class LaneFiles {
   ) {
     this.options = options;
     this.executor = executor;
-    this.logs = logs;
     const { directory, lane, segmentBytes } = options;
     this.spare = new SpareSegment(options, executor, logger);
     this.retired = new RetiredSegments({ directory, lane, segmentBytes }, executor, logger, {
       oldestRead: () => this.reads?.oldestSegment ?? 0,
-      maxSpares: (count) => maxSpares(count, this.liveBytes(), segmentBytes),
+      maxSpares: (count) => maxSpares(count, logs.usage.totalBytes(), segmentBytes),
       spares: (count) => this.spare.available(count),
     });
     this.space = new SpaceWatch(
@@ -183,12 +182,5 @@ export class LaneFiles {
     } finally {
       this.retired.goOn();
     }
-  }
-
-  /** Bytes of entries that the logs have in segments. */
-  private liveBytes(): number {
-    const bySegment = new Map<number, number>();
-    for (const { index } of this.logs.groups()) index.addSegmentBytes(bySegment);
-    return totalBytes(bySegment);
   }
 }

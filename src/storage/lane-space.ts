@@ -11,6 +11,7 @@
  * so the bound does not depend on who is faster.
  */
 import { BLOCK, HARD_STATE } from '../wasm/layout.js';
+import type { SegmentUsage } from '../wasm/segment-usage.js';
 
 /** The segment that is written and the one that is being left; and as many spare files. */
 const MIN_SEGMENTS = 2;
@@ -59,21 +60,14 @@ export function maxSpares(segments: number, liveBytes: number, segmentBytes: num
   return Math.max(MIN_SPARES, maxSegments(liveBytes, segmentBytes) + MIN_SPARES - segments);
 }
 
-/** Of a map of segments to what is needed in each. */
-export function totalBytes(bySegment: ReadonlyMap<number, number>): number {
-  let total = 0;
-  for (const bytes of bySegment.values()) total += bytes;
-  return total;
-}
-
-/** `bySegment` tells how many bytes are needed in each segment, frames of copies included. */
-export function laneNeeds(at: LanePosition, bySegment: ReadonlyMap<number, number>): LaneNeeds {
+/** What has to be done for the bound; copies of what is used have frames. */
+export function laneNeeds(at: LanePosition, usage: SegmentUsage): LaneNeeds {
   const { segment: newest, segmentBytes } = at;
-  const segments = [...bySegment].sort(([left], [right]) => left - right);
-  const liveBytes = totalBytes(bySegment);
+  const segments = usage.list();
+  const liveBytes = usage.totalBytes(COPY_FRAME_BYTES);
   const span = maxSegments(liveBytes, segmentBytes);
   // A log that only grows keeps all that it has: there is nothing to be gained.
-  const usedBytes = (newest - (segments[0]?.[0] ?? newest)) * segmentBytes + at.position;
+  const usedBytes = (newest - (segments[0]?.segment ?? newest)) * segmentBytes + at.position;
   if (usedBytes - liveBytes < MIN_DEAD * liveBytes) {
     return { reach: 0, clientBytes: Number.POSITIVE_INFINITY, liveBytes };
   }
@@ -87,8 +81,9 @@ export function laneNeeds(at: LanePosition, bySegment: ReadonlyMap<number, numbe
   let needed = 0;
   let next = 0;
   const take = (before: number): void => {
-    for (; next < segments.length && segments[next]![0] < before; next++)
-      needed += segments[next]![1];
+    for (; next < segments.length && segments[next]!.segment < before; next++) {
+      needed += segments[next]!.bytes + segments[next]!.runs * COPY_FRAME_BYTES;
+    }
   };
   // There are too many already when what is needed has become less, or starts have made segments.
   take(newest + 1 - span);

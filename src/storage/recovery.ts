@@ -16,6 +16,7 @@ import type { KeelsonError } from '../base/errors.js';
 import type { LogId, RecoveredLog, TermRun } from '../engine/types.js';
 import { BATCH_FLAG } from '../wasm/layout.js';
 import { LogIndex } from '../wasm/log-index.js';
+import { SegmentUsage } from '../wasm/segment-usage.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
@@ -47,6 +48,8 @@ export interface RecoveryOptions {
   readonly summary: number;
   /** Chance for the first epoch, 52 bits. */
   readonly epoch: number;
+  /** Is told what segments hold of the logs; nobody wants to know when absent. */
+  readonly usage?: SegmentUsage;
   /** Takes each loss, for who only looks; the lane is refused at the first one when absent, or repaired. */
   readonly report?: ReportDamage;
 }
@@ -97,6 +100,7 @@ class LaneRecovery {
   private readonly executor: Pick<StorageExecutor, 'run'>;
   private readonly options: RecoveryOptions;
   private readonly report: ReportDamage;
+  private readonly usage: SegmentUsage;
   private readonly losses: KeelsonError[] = [];
   private damaged = false;
   /** In the mode `repair`. */
@@ -112,6 +116,7 @@ class LaneRecovery {
     this.heap = heap;
     this.executor = executor;
     this.options = options;
+    this.usage = options.usage ?? new SegmentUsage();
     this.ranges = options.mode === 'repair' ? new LostRanges() : undefined;
     const { report = (loss: KeelsonError) => this.lose(loss) } = options;
     this.report = (loss) => {
@@ -363,7 +368,7 @@ class LaneRecovery {
   private group(id: number): RecoveredGroup {
     let group = this.groups.get(id);
     if (group === undefined) {
-      const index = new LogIndex(this.heap);
+      const index = new LogIndex(this.heap, 1, this.usage);
       group = { checkpoint: emptyCheckpoint(id), index, memberships: [], lastTime: 0 };
       this.groups.set(id, group);
     }

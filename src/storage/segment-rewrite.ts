@@ -18,6 +18,7 @@ import type { Logger } from '../base/logger.js';
 import type { LogIndex } from '../engine/types.js';
 import { SECTOR_BYTES } from '../wasm/layout.js';
 import type { SegmentRun } from '../wasm/segment-runs.js';
+import type { SegmentUsage } from '../wasm/segment-usage.js';
 import type { GroupLog } from './group-log.js';
 import type { WrittenBatch } from './lane-log.js';
 import { COPY_FRAME_BYTES, laneNeeds } from './lane-space.js';
@@ -46,7 +47,9 @@ export interface SegmentRewriteOptions {
 }
 
 export interface SegmentRewriteParts {
-  readonly groups: () => Iterable<GroupLog>;
+  readonly groups: () => ReadonlyMap<number, GroupLog>;
+  /** What segments hold of all of them. */
+  readonly usage: SegmentUsage;
   /** See `SegmentReads.gather`. */
   readonly read: (
     ranges: readonly LogRange[],
@@ -89,7 +92,7 @@ export class SegmentRewrite {
   /** Bytes that the logs need, and those that were moved since the last entries were appended. */
   private liveBytes = 0;
   private movedInARow = 0;
-  /** Logs that may have something before `reach`, the ones with the lowest segments first. */
+  /** Logs that may have something before `reach`, the ones with the lowest segments last. */
   private toLeave: GroupLog[] = [];
   private step: Promise<void> | undefined;
   /** Read, and not yet in a batch. */
@@ -196,18 +199,12 @@ export class SegmentRewrite {
     if (this.failedIn === this.segment) return;
     const { segmentBytes, maxBatchBytes } = this.options;
     this.nextCheck = this.position + segmentBytes / CHECKS_PER_SEGMENT;
-    const bySegment = new Map<number, number>();
-    let groups = 0;
-    for (const { index } of this.parts.groups()) {
-      index.addSegmentBytes(bySegment, COPY_FRAME_BYTES);
-      groups++;
-    }
     const { segment, position } = this;
     const largestBatchBytes = Math.max(this.largestBatch, this.largestBatchBefore);
-    const headBytes = SECTOR_BYTES + checkpointBytes(groups);
+    const headBytes = SECTOR_BYTES + checkpointBytes(this.parts.groups().size);
     const at = { segment, position, segmentBytes, largestBatchBytes, maxBatchBytes, headBytes };
     const before = this.clientBytes;
-    const { reach, clientBytes, liveBytes } = laneNeeds(at, bySegment);
+    const { reach, clientBytes, liveBytes } = laneNeeds(at, this.parts.usage);
     this.liveBytes = liveBytes;
     if (reach !== this.reach) this.toLeave = [];
     this.reach = reach;
@@ -242,14 +239,17 @@ export class SegmentRewrite {
   /** What comes next, of about so many bytes as one step moves. */
   private plan(): LogRange[] {
     const ranges: LogRange[] = [];
-    if (this.reach === 0) return ranges;
     if (this.toLeave.length === 0) this.toLeave = this.oldestLogs();
+    const { toLeave } = this;
     let left = this.stepBytes;
-    this.toLeave = this.toLeave.filter((log) => log.index.oldestSegment < this.reach);
-    for (const log of this.toLeave) {
+    for (let at = toLeave.length - 1; at >= 0; at--) {
       if (left <= 0 || ranges.length >= MAX_STEP_RANGES) break;
+      const before = ranges.length;
+      const log = toLeave[at]!;
       // Until the index has forgotten what was cut off, it would be read as what the log has there now.
       if (!log.truncationPending) left = this.planLog(log, left, ranges);
+      // If it has anything left later on, it is found again when all that is moving is durable.
+      if (ranges.length === before && at === toLeave.length - 1) toLeave.pop();
     }
     return ranges;
   }
@@ -281,12 +281,14 @@ export class SegmentRewrite {
     return left;
   }
 
+  /** All logs are asked only when what is moving cannot be what they have. */
   private oldestLogs(): GroupLog[] {
+    if (this.moving > 0 || this.parts.usage.oldest >= this.reach) return [];
     const logs: GroupLog[] = [];
-    for (const log of this.parts.groups()) {
+    for (const log of this.parts.groups().values()) {
       if (log.index.oldestSegment < this.reach) logs.push(log);
     }
-    return logs.sort((left, right) => left.index.oldestSegment - right.index.oldestSegment);
+    return logs.sort((left, right) => right.index.oldestSegment - left.index.oldestSegment);
   }
 
   /** What has to be moved of a run, from an index on. */

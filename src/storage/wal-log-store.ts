@@ -18,6 +18,7 @@ import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
+import { SegmentUsage } from '../wasm/segment-usage.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { LOG_FOLDER } from './data-directory.js';
 import { EntryRing } from './entry-ring.js';
@@ -92,8 +93,7 @@ export class WalLogStore implements LogStore {
   private readonly memory: WalMemory;
   private readonly indexBudget: IndexBudget;
   private readonly files: LaneFiles;
-  /** The oldest segment that a log needs; a lower bound since it was computed. */
-  private oldestSegment = 0;
+  private readonly usage: SegmentUsage = new SegmentUsage();
   private readonly groups: Map<number, GroupLog> = new Map();
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
@@ -149,10 +149,7 @@ export class WalLogStore implements LogStore {
     const events = {
       flushed: (group: GroupLog, io: IoId) => this.events.flushed(group.id, io),
       written: (place: BatchPlace, batch: WrittenBatch) => this.files.written(place, batch),
-      shrunk: (group: GroupLog) => {
-        this.indexBudget.count(group);
-        this.oldestSegment = 0;
-      },
+      shrunk: (group: GroupLog) => this.indexBudget.count(group),
       failed: (error: KeelsonError) => this.poison(error),
       writable: () => this.events.writable(),
     };
@@ -163,7 +160,7 @@ export class WalLogStore implements LogStore {
       this.scheduler,
       limits,
       events,
-      () => this.findOldestSegment(),
+      () => this.oldestSegment(),
       (bytes) => this.files.admits(bytes),
     );
     this.files = new LaneFiles(
@@ -179,9 +176,10 @@ export class WalLogStore implements LogStore {
       executor,
       this.logger,
       {
-        groups: () => this.groups.values(),
+        groups: () => this.groups,
+        usage: this.usage,
         move: (log, block) => this.lane.move(log, block),
-        oldestSegment: () => this.findOldestSegment(),
+        oldestSegment: () => this.oldestSegment(),
         roll: () => {
           const [log] = this.groups.values();
           if (log !== undefined && this.usable()) this.lane.roll(log);
@@ -332,6 +330,7 @@ export class WalLogStore implements LogStore {
       scratch: memory.ring.pointer,
       scratchBytes: memory.ring.ringBytes,
       summary: memory.summary,
+      usage: this.usage,
       epoch: Math.floor(this.scheduler.random() * TWO_POW_52),
     });
     this.takeOver(recovered);
@@ -384,19 +383,14 @@ export class WalLogStore implements LogStore {
     return bytes;
   }
 
-  private findOldestSegment(): number {
-    if (this.oldestSegment === 0) {
-      let oldest = this.files.newest;
-      for (const log of this.groups.values()) oldest = Math.min(oldest, log.index.oldestSegment);
-      this.oldestSegment = oldest;
-    }
-    return this.oldestSegment;
+  private oldestSegment(): number {
+    return Math.min(this.files.newest, this.usage.oldest);
   }
 
   private group(id: number): GroupLog {
     let log = this.groups.get(id);
     if (log === undefined) {
-      log = new GroupLog(id, new SegmentIndex(this.heap), NO_VOTE, 0, NO_LOG_ID);
+      log = new GroupLog(id, new SegmentIndex(this.heap, 1, this.usage), NO_VOTE, 0, NO_LOG_ID);
       this.groups.set(id, log);
     }
     return log;

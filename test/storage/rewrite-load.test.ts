@@ -98,6 +98,24 @@ describe('entries of idle logs are moved', () => {
     expect(reads).toBeLessThan(20);
   });
 
+  it('without asking every log at every batch', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk, SMALL);
+    await writeIdle(log, 150, 2_000);
+    const { groups } = log.store as unknown as { groups: Map<number, unknown> };
+    const values = groups.values.bind(groups);
+    let asked = 0;
+    groups.values = () => {
+      asked++;
+      return values();
+    };
+    const { flushes } = log.store.metrics();
+    await load(log, () => segments(disk)[0]! > 'lane-0-0000000008.wal');
+    expect(log.store.metrics().movedBytes).toBeGreaterThan(3 * 150 * 2_000);
+    expect(log.store.metrics().flushes - flushes).toBeGreaterThan(200);
+    expect(asked).toBeLessThan(40);
+  });
+
   it('while the log goes no further than to the end of its segments, and takes votes', async () => {
     const disk = new MemoryDisk();
     const gate = gated(disk);
