@@ -65,8 +65,12 @@ export class LaneFiles {
     this.spare = new SpareSegment(options, executor, logger);
     this.retired = new RetiredSegments({ directory, lane, segmentBytes }, executor, logger, {
       oldestRead: () => this.reads?.oldestSegment ?? 0,
-      maxSpares: (count) => maxSpares(count, logs.usage.totalBytes(), segmentBytes),
+      maxSpares: (usedBytes) => {
+        const lowBytes = Math.min(this.rewrite.lowBytes, logs.usage.totalBytes());
+        return maxSpares(usedBytes, lowBytes, segmentBytes);
+      },
       spares: (count) => this.spare.available(count),
+      tried: () => this.rewrite.filesChanged(),
     });
     this.space = new SpaceWatch(
       { directory, lane, segmentBytes },
@@ -86,6 +90,8 @@ export class LaneFiles {
     this.rewrite = new SegmentRewrite(options, {
       ...logs,
       logger,
+      files: () => this.retired.files,
+      isBehind: () => this.retired.isBehind,
       isFull: () => this.space.full,
       read: (ranges, maxBytes) => this.reading((reads) => reads.gather(ranges, maxBytes)),
     });

@@ -21,7 +21,7 @@ import type { SegmentRun } from '../wasm/segment-runs.js';
 import type { SegmentUsage } from '../wasm/segment-usage.js';
 import type { GroupLog } from './group-log.js';
 import type { WrittenBatch } from './lane-log.js';
-import { COPY_FRAME_BYTES, laneNeeds } from './lane-space.js';
+import { COPY_FRAME_BYTES, LowWater, laneNeeds, type SegmentSize } from './lane-space.js';
 import type { BatchPlace } from './lane-writer.js';
 import { checkpointBytes } from './segment-file.js';
 import type { ReadTaskResult } from './segment-reader.js';
@@ -37,6 +37,10 @@ const RANGE_SHARE = 3 / 4;
 const MAX_STEP_RANGES = 512;
 /** Stretches of a log in different segments that a step looks at. */
 const MAX_LOG_RUNS = 64;
+/** Bytes that are moved for each that clients append, while the log takes up too much. */
+const MOVED_PER_CLIENT_BYTE = 2;
+/** Of a segment: what clients may append of that ahead. As much as they can stage at once. */
+const CREDIT_SHARE = 1 / 4;
 /** Shares of a segment after which it is asked again what has to be moved. */
 const CHECKS_PER_SEGMENT = 64;
 
@@ -55,6 +59,10 @@ export interface SegmentRewriteParts {
     ranges: readonly LogRange[],
     maxBytes: number,
   ) => Promise<readonly ReadTaskResult[]>;
+  /** All segments, ascending. */
+  readonly files: () => readonly SegmentSize[];
+  /** See `RetiredSegments.isBehind`. */
+  readonly isBehind: () => boolean;
   /** The disk has no room for copies. */
   readonly isFull: () => boolean;
   /** See `LaneLog.move`. */
@@ -89,6 +97,10 @@ export class SegmentRewrite {
   private reach = 0;
   /** What clients may append behind the last durable batch. */
   private clientBytes: number = Number.POSITIVE_INFINITY;
+  /** The same while the log takes up too much. */
+  private credit = 0;
+  private over = false;
+  private readonly low: LowWater;
   /** Bytes that the logs need, and those that were moved since the last entries were appended. */
   private liveBytes = 0;
   private movedInARow = 0;
@@ -107,6 +119,7 @@ export class SegmentRewrite {
   constructor(options: SegmentRewriteOptions, parts: SegmentRewriteParts) {
     this.options = options;
     this.parts = parts;
+    this.low = new LowWater(options.segmentBytes);
     const { maxBatchBytes, ringBytes } = options;
     this.stepBytes = Math.min(MAX_STEP_BYTES, maxBatchBytes, STEP_RING_SHARE * ringBytes);
   }
@@ -126,10 +139,11 @@ export class SegmentRewrite {
       this.largestBatchBefore = this.largestBatch;
       this.largestBatch = 0;
       this.nextCheck = 0;
+      this.low.rolled();
     }
     this.position = position + totalLength;
     this.largestBatch = Math.max(this.largestBatch, totalLength);
-    this.clientBytes -= totalLength - movedBytes;
+    this.pay(totalLength - movedBytes, movedBytes);
     this.moving -= movedBytes;
     this.movedInARow = entries > 0 ? 0 : this.movedInARow + movedBytes;
     if (this.moving === 0) this.next.clear();
@@ -137,9 +151,21 @@ export class SegmentRewrite {
     this.goOn();
   }
 
-  /** Whether clients may have so many bytes of entries that are not durable yet. */
+  /** A segment that is needed no more has gone, or could not. */
+  filesChanged(): void {
+    if (this.stopped) return;
+    this.check();
+    this.goOn();
+  }
+
+  /** See `LowWater`. */
+  get lowBytes(): number {
+    return this.low.bytes;
+  }
+
+  /** Whether so many bytes may be on their way to the disk, if some are those of clients. */
   admits(bytes: number): boolean {
-    return bytes <= this.clientBytes || this.isTurnOfClients();
+    return bytes - this.moving <= this.clientBytes || this.isTurnOfClients();
   }
 
   /** What was read waits for room in a batch. */
@@ -187,6 +213,7 @@ export class SegmentRewrite {
 
   private fail(error: unknown): void {
     this.failedIn = this.segment;
+    this.over = false;
     this.clientBytes = Number.POSITIVE_INFINITY;
     this.parts.logger.error(
       { event: 'storage.rewrite-failed', error },
@@ -199,17 +226,34 @@ export class SegmentRewrite {
     if (this.failedIn === this.segment) return;
     const { segmentBytes, maxBatchBytes } = this.options;
     this.nextCheck = this.position + segmentBytes / CHECKS_PER_SEGMENT;
-    const { segment, position } = this;
+    const { position } = this;
+    const files = this.parts.files();
     const largestBatchBytes = Math.max(this.largestBatch, this.largestBatchBefore);
     const headBytes = SECTOR_BYTES + checkpointBytes(this.parts.groups().size);
-    const at = { segment, position, segmentBytes, largestBatchBytes, maxBatchBytes, headBytes };
+    this.low.note(this.parts.usage.totalBytes());
+    const { lowBytes, over } = this;
+    const limits = { segmentBytes, maxBatchBytes, largestBatchBytes, headBytes };
+    const needs = laneNeeds({ files, position, lowBytes, over, ...limits }, this.parts.usage);
     const before = this.clientBytes;
-    const { reach, clientBytes, liveBytes } = laneNeeds(at, this.parts.usage);
-    this.liveBytes = liveBytes;
-    if (reach !== this.reach) this.toLeave = [];
-    this.reach = reach;
-    this.clientBytes = clientBytes;
-    if (clientBytes > before) this.parts.admitting();
+    if (needs.over && !over) this.credit = CREDIT_SHARE * segmentBytes;
+    if (needs.reach !== this.reach) this.toLeave = [];
+    this.over = needs.over;
+    this.reach = needs.reach;
+    this.liveBytes = needs.liveBytes;
+    this.clientBytes = needs.over ? this.credit : needs.clientBytes;
+    if (this.parts.isBehind()) {
+      const rest = segmentBytes - position - Math.max(maxBatchBytes, largestBatchBytes);
+      this.clientBytes = Math.min(this.clientBytes, rest);
+    }
+    if (this.clientBytes > before) this.parts.admitting();
+  }
+
+  /** Clients have appended so much, and so much was moved. */
+  private pay(clientBytes: number, movedBytes: number): void {
+    const most = CREDIT_SHARE * this.options.segmentBytes;
+    this.credit = Math.min(most, this.credit + movedBytes / MOVED_PER_CLIENT_BYTE) - clientBytes;
+    if (this.over && !this.parts.isBehind()) this.clientBytes = this.credit;
+    else this.clientBytes -= clientBytes;
   }
 
   private async read(ranges: readonly LogRange[]): Promise<void> {
