@@ -20,6 +20,7 @@ import { SegmentUsage } from '../wasm/segment-usage.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
+import type { SegmentSize } from './lane-space.js';
 import { deadTails, firstSegment } from './lane-start.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
 import {
@@ -64,8 +65,8 @@ export interface RecoveredGroup {
 
 export interface RecoveredLane {
   readonly start: LaneStart;
-  /** The sequences of all segment files, ascending. */
-  readonly segments: readonly number[];
+  /** All segment files, ascending, as the lane leaves them when it begins. */
+  readonly segments: readonly SegmentSize[];
   /** Files that wait to become one, before the first of this run. */
   readonly spares: number;
   readonly groups: ReadonlyMap<number, RecoveredGroup>;
@@ -156,7 +157,10 @@ class LaneRecovery {
     };
     return {
       start,
-      segments: inspection.segments.map((segment) => segment.sequence),
+      segments: inspection.segments.map(({ sequence, path, fileBytes }) => {
+        const tail = start.tails.find((dead) => dead.path === path);
+        return { sequence, bytes: tail?.end ?? fileBytes };
+      }),
       spares: inspection.spares,
       groups: this.groups,
       tornTail: this.tornTail,

@@ -71,11 +71,8 @@ export class RetiredSegments {
   }
 
   /** The first segment of this run is durable, and its header names that one as the oldest. */
-  begin(files: readonly number[], first: number, oldestSegment: number): void {
-    const bytes = this.options.segmentBytes;
-    this.files = files
-      .filter((sequence) => sequence < first)
-      .map((sequence) => ({ sequence, bytes }));
+  begin(files: readonly SegmentSize[], first: number, oldestSegment: number): void {
+    this.files = files.filter(({ sequence }) => sequence < first);
     this.written(first, oldestSegment);
   }
 
