@@ -225,8 +225,11 @@ export class WalLogStore implements LogStore {
     const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
     const fromClients = kind === ENTRY_KIND.application;
     if (fromClients) this.checkRoom();
-    this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
-    return this.lane.stage(log, entries);
+    const lastIndex = firstIndex + count - 1;
+    this.indexBudget.check(log, lastIndex, termRuns, fromClients);
+    const staged = this.lane.stage(log, entries);
+    this.indexBudget.stage(log, lastIndex, termRuns);
+    return staged;
   }
 
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
@@ -235,13 +238,17 @@ export class WalLogStore implements LogStore {
     this.checkRoom();
     const log = this.group(group);
     const staged = this.lane.receive(log, firstIndex, parts);
-    this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
+    const { lastIndex, termRuns } = staged;
+    this.indexBudget.check(log, lastIndex, termRuns.length, false);
+    this.indexBudget.stage(log, lastIndex, termRuns.length);
     return staged;
   }
 
   append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
     if (!this.usable()) return;
-    this.lane.append(this.group(group), staged, firstIndex, io);
+    const log = this.group(group);
+    this.lane.append(log, staged, firstIndex, io);
+    log.forgetStaged();
   }
 
   saveVote(group: number, io: IoId): void {
