@@ -14,6 +14,7 @@
  * Copies of at most one batch are on their way to the disk, and as many are read meanwhile: whatever else is
  * written waits for no more than that. Clients who leave too little of the log to copies are refused.
  */
+import { invariant } from '../base/assert.js';
 import type { Logger } from '../base/logger.js';
 import type { LogIndex } from '../engine/types.js';
 import { SECTOR_BYTES } from '../wasm/layout.js';
@@ -338,10 +339,10 @@ export class SegmentRewrite {
   /** What has to be moved of a run, from an index on. */
   private toMove(log: GroupLog, run: SegmentRun, from: LogIndex): LogRange | undefined {
     if (run.segment >= this.reach) return undefined;
-    // The index does not know yet what was cut off since.
+    invariant(run.lastIndex <= log.lastIndex, 'the index knows what was cut off the log');
+    // And maybe not yet what was purged.
     const firstIndex = Math.max(run.firstIndex, log.purged.index + 1, from);
-    const last = Math.min(run.lastIndex, log.lastIndex);
-    if (firstIndex > last) return undefined;
-    return { log, firstIndex, lastIndex: log.termRuns.lastReadable(firstIndex, last) };
+    if (firstIndex > run.lastIndex) return undefined;
+    return { log, firstIndex, lastIndex: log.termRuns.lastReadable(firstIndex, run.lastIndex) };
   }
 }

@@ -10,7 +10,7 @@ import type { RecoveredLog } from '../../dist/engine/types.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { type LogEntry, readEntries } from '../../dist/testing/log-blocks.js';
 import type { LogStep } from '../../dist/testing/log-workload.js';
-import { BATCH, BLOCK, BLOCK_FLAG, SECTOR_BYTES, SEGMENT } from '../../dist/wasm/layout.js';
+import { BATCH, BLOCK, BLOCK_FLAG, ITEM, SECTOR_BYTES, SEGMENT } from '../../dist/wasm/layout.js';
 import { GROUPS, openSmall, runScript } from './fault-rig.js';
 
 const SEED = 7;
@@ -92,9 +92,18 @@ function lastBatch(bytes: Uint8Array, file: string): Region {
   return { file, from, to: from + view.getUint32(from + BATCH.offset.totalLength, true) };
 }
 
+/** All of its blocks are copies. */
 function isMove(bytes: Uint8Array, { from }: Region): boolean {
-  const flags = new DataView(bytes.buffer).getUint32(from + BATCH.bytes + BLOCK.offset.flags, true);
-  return (flags & BLOCK_FLAG.moved) !== 0;
+  const view = new DataView(bytes.buffer);
+  const blocks = view.getUint32(from + BATCH.offset.blocks, true);
+  let at = from + BATCH.bytes;
+  for (let block = 0; block < blocks; block++) {
+    const { flags, items, payloadLength } = BLOCK.offset;
+    if ((view.getUint32(at + flags, true) & BLOCK_FLAG.moved) === 0) return false;
+    const itemBytes = view.getUint32(at + items, true) * ITEM.bytes;
+    at += BLOCK.bytes + itemBytes + view.getUint32(at + payloadLength, true);
+  }
+  return blocks > 0;
 }
 
 beforeAll(async () => {

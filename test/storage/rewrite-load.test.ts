@@ -141,6 +141,25 @@ describe('entries of idle logs are moved', () => {
     expect(log.writableCalls).toBeGreaterThan(calls);
   });
 
+  it.each([1, 4, 32])('in time, so that nobody is refused: %i who write', async (writers) => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk, SMALL);
+    await writeIdle(log, 1, 100 * KIB);
+    let last = 0;
+    const write = async (): Promise<void> => {
+      while (segments(disk).at(-1)! < 'lane-0-0000000020.wal') {
+        // It throws when it is refused.
+        last++;
+        const io = log.append([Buffer.alloc((8 * KIB) / Math.min(writers, 8))], 1, 0, last);
+        await log.durable(io);
+        log.store.purge(0, io.logId);
+        await turn();
+      }
+    };
+    await Promise.all(Array.from({ length: writers }, write));
+    expect(log.store.metrics().movedBytes).toBeGreaterThan(10 * 100 * KIB);
+  });
+
   it('by starts that write little each', async () => {
     const disk = new MemoryDisk();
     let log = await openLog(disk, SMALL);
