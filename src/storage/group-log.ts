@@ -18,6 +18,13 @@ import { TermRunList } from './term-run-list.js';
 
 const COMPACT_AT = 1024;
 
+export interface StagedCount {
+  readonly lastIndex: LogIndex;
+  readonly termRuns: number;
+}
+
+const NOTHING_STAGED: StagedCount = { lastIndex: 0, termRuns: 0 };
+
 export class GroupLog {
   readonly id: number;
   readonly index: SegmentIndex;
@@ -37,6 +44,8 @@ export class GroupLog {
   purgeWaits = false;
   /** Where the log began anew last. */
   private resetIndex: LogIndex = 0;
+  /** What is staged to be appended: the last entry, and how many runs of one term it brings. */
+  staged: StagedCount = NOTHING_STAGED;
   /** What the budget of the indexes counts for this log. */
   admittedIndexBytes = 0;
   /** Counts truncations and overwrites: an asynchronous read that one overtook is done again. */
@@ -64,6 +73,11 @@ export class GroupLog {
     // What was cut off the log the index may still have to go through.
     const cutPending = this.lastCut?.completed === false;
     return cutPending ? Math.max(bytes, this.admittedIndexBytes) : bytes;
+  }
+
+  /** What was staged is in the log. */
+  forgetStaged(): void {
+    this.staged = NOTHING_STAGED;
   }
 
   /** The index may still have entries that were cut off, under the indexes of others. */

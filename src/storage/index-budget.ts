@@ -47,21 +47,27 @@ export class IndexBudget {
     return this.admittedBytes;
   }
 
-  /** Counts a log as it is. */
+  /** Counts a log as it is, with what is staged of it. */
   count(log: GroupLog): void {
-    this.set(log, log.indexBytesWith(log.lastIndex, 0));
+    const { lastIndex, termRuns } = log.staged;
+    this.set(log, log.indexBytesWith(lastIndex, termRuns));
   }
 
   /**
-   * Admits entries up to `lastIndex` that bring `termRuns` more runs of one term.
+   * Whether there is room for entries up to `lastIndex` that bring `termRuns` more runs of one term.
    * @throws KeelsonError STORAGE_FULL when the index could not hold them.
    */
-  admit(log: GroupLog, lastIndex: LogIndex, termRuns: number, fromClients: boolean): void {
+  check(log: GroupLog, lastIndex: LogIndex, termRuns: number, fromClients: boolean): void {
     const bytes = log.indexBytesWith(lastIndex, termRuns);
     const total = this.admittedBytes - log.admittedIndexBytes + bytes;
     const limit = fromClients ? this.maxBytes - this.headroomBytes : this.maxBytes;
     if (total > limit) throw this.full(log.id, total, limit);
-    this.set(log, bytes);
+  }
+
+  /** They are staged, in place of what the log had staged before, and count until they are in the log. */
+  stage(log: GroupLog, lastIndex: LogIndex, termRuns: number): void {
+    log.staged = { lastIndex, termRuns };
+    this.count(log);
   }
 
   private set(log: GroupLog, bytes: number): void {

@@ -13,7 +13,7 @@ import type { Scheduler } from '../base/scheduler.js';
 import type { LogIndex } from '../engine/types.js';
 import type { GroupLog } from './group-log.js';
 import type { WrittenBatch } from './lane-log.js';
-import { maxSpares, totalBytes } from './lane-space.js';
+import { maxSpares } from './lane-space.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { EntriesLease } from './log-store.js';
 import type { RecoveredLane } from './recovery.js';
@@ -34,7 +34,8 @@ export type ReadMemory = Pick<SegmentReadsOptions, 'scratch' | 'scratchBytes' | 
 export type LaneFilesOptions = SpareSegmentOptions & SegmentRewriteOptions;
 
 /** The logs of the lane, how a block of one is written once more, and how a segment is begun. */
-export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move' | 'admitting'> {
+export interface LaneLogs
+  extends Pick<SegmentRewriteParts, 'groups' | 'usage' | 'move' | 'admitting'> {
   readonly oldestSegment: () => number;
   readonly roll: () => void;
   /** The disk was full, and has room again. */
@@ -44,7 +45,6 @@ export interface LaneLogs extends Pick<SegmentRewriteParts, 'groups' | 'move' | 
 export class LaneFiles {
   private readonly options: LaneFilesOptions;
   private readonly executor: StorageExecutor;
-  private readonly logs: LaneLogs;
   private readonly spare: SpareSegment;
   private readonly retired: RetiredSegments;
   private readonly rewrite: SegmentRewrite;
@@ -61,13 +61,16 @@ export class LaneFiles {
   ) {
     this.options = options;
     this.executor = executor;
-    this.logs = logs;
     const { directory, lane, lanes, segmentBytes } = options;
     this.spare = new SpareSegment(options, executor, logger);
     this.retired = new RetiredSegments({ directory, lane, segmentBytes }, executor, logger, {
       oldestRead: () => this.reads?.oldestSegment ?? 0,
-      maxSpares: (count) => maxSpares(count, this.liveBytes(), segmentBytes),
+      maxSpares: (usedBytes) => {
+        const lowBytes = Math.min(this.rewrite.lowBytes, logs.usage.totalBytes());
+        return maxSpares(usedBytes, lowBytes, segmentBytes);
+      },
       spares: (count) => this.spare.available(count),
+      tried: () => this.rewrite.filesChanged(),
     });
     this.space = new SpaceWatch(
       { directory, lane, lanes, segmentBytes },
@@ -87,6 +90,8 @@ export class LaneFiles {
     this.rewrite = new SegmentRewrite(options, {
       ...logs,
       logger,
+      files: () => this.retired.files,
+      isBehind: () => this.retired.isBehind,
       isFull: () => this.space.full,
       read: (ranges, maxBytes) => this.reading((reads) => reads.gather(ranges, maxBytes)),
     });
@@ -175,12 +180,5 @@ export class LaneFiles {
     } finally {
       this.retired.goOn();
     }
-  }
-
-  /** Bytes of entries that the logs have in segments. */
-  private liveBytes(): number {
-    const bySegment = new Map<number, number>();
-    for (const { index } of this.logs.groups()) index.addSegmentBytes(bySegment);
-    return totalBytes(bySegment);
   }
 }

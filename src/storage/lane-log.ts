@@ -45,7 +45,7 @@ export interface LaneLogEvents {
   flushed(group: GroupLog, io: IoId): void;
   /** A batch is durable there. */
   written(place: BatchPlace, batch: WrittenBatch): void;
-  /** The index of a log has become smaller or moved, and may have left segments. */
+  /** The index of a log has become smaller or moved. */
   shrunk(group: GroupLog): void;
   failed(error: KeelsonError): void;
   writable(): void;

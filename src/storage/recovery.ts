@@ -16,10 +16,12 @@ import type { KeelsonError } from '../base/errors.js';
 import type { GroupLoss, LogId, RecoveredLog, TermRun } from '../engine/types.js';
 import { BATCH_FLAG } from '../wasm/layout.js';
 import { LogIndex } from '../wasm/log-index.js';
+import { SegmentUsage } from '../wasm/segment-usage.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { GroupCheckpoint, GroupHardState } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote } from './hard-state.js';
 import { laneOfGroup } from './lane-of-group.js';
+import type { SegmentSize } from './lane-space.js';
 import { deadTails, firstSegment } from './lane-start.js';
 import type { BatchPlace, CarriedBatch, LaneStart } from './lane-writer.js';
 import {
@@ -52,6 +54,8 @@ export interface RecoveryOptions {
   readonly summary: number;
   /** Chance for the first epoch, 52 bits. */
   readonly epoch: number;
+  /** Is told what segments hold of the logs; nobody wants to know when absent. */
+  readonly usage?: SegmentUsage;
   /** Takes each loss, for who only looks; the lane is refused at the first one when absent, or repaired. */
   readonly report?: ReportDamage;
 }
@@ -66,8 +70,8 @@ export interface RecoveredGroup {
 
 export interface RecoveredLane {
   readonly start: LaneStart;
-  /** The sequences of all segment files, ascending. */
-  readonly segments: readonly number[];
+  /** All segment files, ascending, as the lane leaves them when it begins. */
+  readonly segments: readonly SegmentSize[];
   /** Files that wait to become one, before the first of this run. */
   readonly spares: number;
   readonly groups: ReadonlyMap<number, RecoveredGroup>;
@@ -102,6 +106,7 @@ class LaneRecovery {
   private readonly executor: Pick<StorageExecutor, 'run'>;
   private readonly options: RecoveryOptions;
   private readonly report: ReportDamage;
+  private readonly usage: SegmentUsage;
   private readonly losses: KeelsonError[] = [];
   private damaged = false;
   /** In the mode `repair`. */
@@ -117,6 +122,7 @@ class LaneRecovery {
     this.heap = heap;
     this.executor = executor;
     this.options = options;
+    this.usage = options.usage ?? new SegmentUsage();
     this.ranges = options.mode === 'repair' ? new LostRanges() : undefined;
     const { report = (loss: KeelsonError) => this.lose(loss) } = options;
     this.report = (loss) => {
@@ -152,7 +158,10 @@ class LaneRecovery {
     };
     return {
       start,
-      segments: inspection.segments.map((segment) => segment.sequence),
+      segments: inspection.segments.map(({ sequence, path, fileBytes }) => {
+        const tail = start.tails.find((dead) => dead.path === path);
+        return { sequence, bytes: tail?.end ?? fileBytes };
+      }),
       spares: inspection.spares,
       groups: this.groups,
       tornTail: this.tornTail,
@@ -399,7 +408,7 @@ class LaneRecovery {
   private group(id: number): RecoveredGroup {
     let group = this.groups.get(id);
     if (group === undefined) {
-      const index = new LogIndex(this.heap);
+      const index = new LogIndex(this.heap, 1, this.usage);
       group = { checkpoint: emptyCheckpoint(id), index, memberships: [], lastTime: 0 };
       this.groups.set(id, group);
     }

@@ -7,7 +7,11 @@
  * under way its files stay.
  */
 import type { Logger } from '../base/logger.js';
+import type { SegmentSize } from './lane-space.js';
 import type { StorageExecutor } from './storage-executor.js';
+
+/** So many go before the log begins another, if there are any: so there are fewer and fewer. */
+const GONE_PER_SEGMENT = 2;
 
 export interface RetiredSegmentsOptions {
   /** The folder of the segments. */
@@ -19,10 +23,12 @@ export interface RetiredSegmentsOptions {
 export interface RetiredSegmentsParts {
   /** The oldest segment that a reader needs. */
   readonly oldestRead: () => number;
-  /** How many spare files a lane may keep that has so many segments. */
-  readonly maxSpares: (segments: number) => number;
+  /** How many spare files a lane may keep whose segments take up so much. */
+  readonly maxSpares: (usedBytes: number) => number;
   /** How many spare files there are now. */
   readonly spares: (count: number) => void;
+  /** A segment has gone, or could not. */
+  readonly tried: () => void;
 }
 
 export class RetiredSegments {
@@ -33,12 +39,13 @@ export class RetiredSegments {
   private readonly logger: Logger;
   private readonly parts: RetiredSegmentsParts;
   /** All segment files, ascending. */
-  private files: number[] = [];
+  files: SegmentSize[] = [];
   /** As the header of the newest segment says. */
   oldestNamed = 0;
   /** The same, but 0 while nothing is tried. */
   private oldestNeeded = 0;
   private underWay: Promise<void> | undefined;
+  private retiredAtRoll = 0;
   private stopped = false;
 
   constructor(
@@ -55,34 +62,40 @@ export class RetiredSegments {
 
   /** The segment that the log is written to. */
   get newest(): number {
-    return this.files[this.files.length - 1] ?? 0;
+    return this.files[this.files.length - 1]?.sequence ?? 0;
+  }
+
+  /** A file is going, and fewer have gone than should before the log begins another segment. */
+  get isBehind(): boolean {
+    return this.underWay !== undefined && this.retired - this.retiredAtRoll < GONE_PER_SEGMENT;
   }
 
   /** The first segment of this run is durable, and its header names that one as the oldest. */
-  begin(files: readonly number[], first: number, oldestSegment: number): void {
-    this.files = [...files.filter((sequence) => sequence < first), first];
-    this.oldestNamed = oldestSegment;
-    this.oldestNeeded = oldestSegment;
-    this.goOn();
+  begin(files: readonly SegmentSize[], first: number, oldestSegment: number): void {
+    this.files = files.filter(({ sequence }) => sequence < first);
+    this.written(first, oldestSegment);
   }
 
   /** The log is written to a segment whose header, if it is new, names that one as the oldest. */
   written(segment: number, oldestSegment: number): void {
-    if (segment === this.files[this.files.length - 1]) return;
-    this.files.push(segment);
+    if (segment === this.newest) return;
+    this.files.push({ sequence: segment, bytes: this.options.segmentBytes });
     this.oldestNamed = oldestSegment;
     this.oldestNeeded = oldestSegment;
+    this.retiredAtRoll = this.retired;
     this.goOn();
   }
 
   /** A read is done. */
   goOn(): void {
-    const [oldest] = this.files;
-    if (this.underWay !== undefined || this.stopped || oldest === undefined) return;
-    if (oldest >= Math.min(this.oldestNeeded, this.parts.oldestRead())) return;
-    const maxSpares = this.parts.maxSpares(this.newest - this.oldestNeeded + 1);
+    if (this.underWay !== undefined || this.stopped || this.files.length === 0) return;
+    const { sequence } = this.files[0]!;
+    if (sequence >= Math.min(this.oldestNeeded, this.parts.oldestRead())) return;
+    let usedBytes = 0;
+    for (const file of this.files) if (file.sequence >= this.oldestNeeded) usedBytes += file.bytes;
+    const maxSpares = this.parts.maxSpares(usedBytes);
     this.underWay = this.executor
-      .run({ type: 'retire', ...this.options, sequence: oldest, maxSpares })
+      .run({ type: 'retire', ...this.options, sequence, maxSpares })
       .then(
         (spares) => {
           this.files.shift();
@@ -101,6 +114,7 @@ export class RetiredSegments {
       .then(() => {
         this.underWay = undefined;
         this.goOn();
+        this.parts.tried();
       });
   }
 

@@ -14,13 +14,15 @@
  * Copies of at most one batch are on their way to the disk, and as many are read meanwhile: whatever else is
  * written waits for no more than that. Clients who leave too little of the log to copies are refused.
  */
+import { invariant } from '../base/assert.js';
 import type { Logger } from '../base/logger.js';
 import type { LogIndex } from '../engine/types.js';
 import { SECTOR_BYTES } from '../wasm/layout.js';
 import type { SegmentRun } from '../wasm/segment-runs.js';
+import type { SegmentUsage } from '../wasm/segment-usage.js';
 import type { GroupLog } from './group-log.js';
 import type { WrittenBatch } from './lane-log.js';
-import { COPY_FRAME_BYTES, laneNeeds } from './lane-space.js';
+import { COPY_FRAME_BYTES, LowWater, laneNeeds, type SegmentSize } from './lane-space.js';
 import type { BatchPlace } from './lane-writer.js';
 import { checkpointBytes } from './segment-file.js';
 import type { ReadTaskResult } from './segment-reader.js';
@@ -36,6 +38,10 @@ const RANGE_SHARE = 3 / 4;
 const MAX_STEP_RANGES = 512;
 /** Stretches of a log in different segments that a step looks at. */
 const MAX_LOG_RUNS = 64;
+/** Bytes that are moved for each that clients append, while the log takes up too much. */
+const MOVED_PER_CLIENT_BYTE = 2;
+/** Of a segment: what clients may append of that ahead. As much as they can stage at once. */
+const CREDIT_SHARE = 1 / 4;
 /** Shares of a segment after which it is asked again what has to be moved. */
 const CHECKS_PER_SEGMENT = 64;
 
@@ -46,12 +52,18 @@ export interface SegmentRewriteOptions {
 }
 
 export interface SegmentRewriteParts {
-  readonly groups: () => Iterable<GroupLog>;
+  readonly groups: () => ReadonlyMap<number, GroupLog>;
+  /** What segments hold of all of them. */
+  readonly usage: SegmentUsage;
   /** See `SegmentReads.gather`. */
   readonly read: (
     ranges: readonly LogRange[],
     maxBytes: number,
   ) => Promise<readonly ReadTaskResult[]>;
+  /** All segments, ascending. */
+  readonly files: () => readonly SegmentSize[];
+  /** See `RetiredSegments.isBehind`. */
+  readonly isBehind: () => boolean;
   /** The disk has no room for copies. */
   readonly isFull: () => boolean;
   /** See `LaneLog.move`. */
@@ -86,10 +98,14 @@ export class SegmentRewrite {
   private reach = 0;
   /** What clients may append behind the last durable batch. */
   private clientBytes: number = Number.POSITIVE_INFINITY;
+  /** The same while the log takes up too much. */
+  private credit = 0;
+  private over = false;
+  private readonly low: LowWater;
   /** Bytes that the logs need, and those that were moved since the last entries were appended. */
   private liveBytes = 0;
   private movedInARow = 0;
-  /** Logs that may have something before `reach`, the ones with the lowest segments first. */
+  /** Logs that may have something before `reach`, the ones with the lowest segments last. */
   private toLeave: GroupLog[] = [];
   private step: Promise<void> | undefined;
   /** Read, and not yet in a batch. */
@@ -104,6 +120,7 @@ export class SegmentRewrite {
   constructor(options: SegmentRewriteOptions, parts: SegmentRewriteParts) {
     this.options = options;
     this.parts = parts;
+    this.low = new LowWater(options.segmentBytes);
     const { maxBatchBytes, ringBytes } = options;
     this.stepBytes = Math.min(MAX_STEP_BYTES, maxBatchBytes, STEP_RING_SHARE * ringBytes);
   }
@@ -123,10 +140,11 @@ export class SegmentRewrite {
       this.largestBatchBefore = this.largestBatch;
       this.largestBatch = 0;
       this.nextCheck = 0;
+      this.low.rolled();
     }
     this.position = position + totalLength;
     this.largestBatch = Math.max(this.largestBatch, totalLength);
-    this.clientBytes -= totalLength - movedBytes;
+    this.pay(totalLength - movedBytes, movedBytes);
     this.moving -= movedBytes;
     this.movedInARow = entries > 0 ? 0 : this.movedInARow + movedBytes;
     if (this.moving === 0) this.next.clear();
@@ -134,9 +152,21 @@ export class SegmentRewrite {
     this.goOn();
   }
 
-  /** Whether clients may have so many bytes of entries that are not durable yet. */
+  /** A segment that is needed no more has gone, or could not. */
+  filesChanged(): void {
+    if (this.stopped) return;
+    this.check();
+    this.goOn();
+  }
+
+  /** See `LowWater`. */
+  get lowBytes(): number {
+    return this.low.bytes;
+  }
+
+  /** Whether so many bytes may be on their way to the disk, if some are those of clients. */
   admits(bytes: number): boolean {
-    return bytes <= this.clientBytes || this.isTurnOfClients();
+    return bytes - this.moving <= this.clientBytes || this.isTurnOfClients();
   }
 
   /** What was read waits for room in a batch. */
@@ -184,6 +214,7 @@ export class SegmentRewrite {
 
   private fail(error: unknown): void {
     this.failedIn = this.segment;
+    this.over = false;
     this.clientBytes = Number.POSITIVE_INFINITY;
     this.parts.logger.error(
       { event: 'storage.rewrite-failed', error },
@@ -196,23 +227,34 @@ export class SegmentRewrite {
     if (this.failedIn === this.segment) return;
     const { segmentBytes, maxBatchBytes } = this.options;
     this.nextCheck = this.position + segmentBytes / CHECKS_PER_SEGMENT;
-    const bySegment = new Map<number, number>();
-    let groups = 0;
-    for (const { index } of this.parts.groups()) {
-      index.addSegmentBytes(bySegment, COPY_FRAME_BYTES);
-      groups++;
-    }
-    const { segment, position } = this;
+    const { position } = this;
+    const files = this.parts.files();
     const largestBatchBytes = Math.max(this.largestBatch, this.largestBatchBefore);
-    const headBytes = SECTOR_BYTES + checkpointBytes(groups);
-    const at = { segment, position, segmentBytes, largestBatchBytes, maxBatchBytes, headBytes };
+    const headBytes = SECTOR_BYTES + checkpointBytes(this.parts.groups().size);
+    this.low.note(this.parts.usage.totalBytes());
+    const { lowBytes, over } = this;
+    const limits = { segmentBytes, maxBatchBytes, largestBatchBytes, headBytes };
+    const needs = laneNeeds({ files, position, lowBytes, over, ...limits }, this.parts.usage);
     const before = this.clientBytes;
-    const { reach, clientBytes, liveBytes } = laneNeeds(at, bySegment);
-    this.liveBytes = liveBytes;
-    if (reach !== this.reach) this.toLeave = [];
-    this.reach = reach;
-    this.clientBytes = clientBytes;
-    if (clientBytes > before) this.parts.admitting();
+    if (needs.over && !over) this.credit = CREDIT_SHARE * segmentBytes;
+    if (needs.reach !== this.reach) this.toLeave = [];
+    this.over = needs.over;
+    this.reach = needs.reach;
+    this.liveBytes = needs.liveBytes;
+    this.clientBytes = needs.over ? this.credit : needs.clientBytes;
+    if (this.parts.isBehind()) {
+      const rest = segmentBytes - position - Math.max(maxBatchBytes, largestBatchBytes);
+      this.clientBytes = Math.min(this.clientBytes, rest);
+    }
+    if (this.clientBytes > before) this.parts.admitting();
+  }
+
+  /** Clients have appended so much, and so much was moved. */
+  private pay(clientBytes: number, movedBytes: number): void {
+    const most = CREDIT_SHARE * this.options.segmentBytes;
+    this.credit = Math.min(most, this.credit + movedBytes / MOVED_PER_CLIENT_BYTE) - clientBytes;
+    if (this.over && !this.parts.isBehind()) this.clientBytes = this.credit;
+    else this.clientBytes -= clientBytes;
   }
 
   private async read(ranges: readonly LogRange[]): Promise<void> {
@@ -242,14 +284,17 @@ export class SegmentRewrite {
   /** What comes next, of about so many bytes as one step moves. */
   private plan(): LogRange[] {
     const ranges: LogRange[] = [];
-    if (this.reach === 0) return ranges;
     if (this.toLeave.length === 0) this.toLeave = this.oldestLogs();
+    const { toLeave } = this;
     let left = this.stepBytes;
-    this.toLeave = this.toLeave.filter((log) => log.index.oldestSegment < this.reach);
-    for (const log of this.toLeave) {
+    for (let at = toLeave.length - 1; at >= 0; at--) {
       if (left <= 0 || ranges.length >= MAX_STEP_RANGES) break;
+      const before = ranges.length;
+      const log = toLeave[at]!;
       // Until the index has forgotten what was cut off, it would be read as what the log has there now.
       if (!log.truncationPending) left = this.planLog(log, left, ranges);
+      // If it has anything left later on, it is found again when all that is moving is durable.
+      if (ranges.length === before && at === toLeave.length - 1) toLeave.pop();
     }
     return ranges;
   }
@@ -281,21 +326,23 @@ export class SegmentRewrite {
     return left;
   }
 
+  /** All logs are asked only when what is moving cannot be what they have. */
   private oldestLogs(): GroupLog[] {
+    if (this.moving > 0 || this.parts.usage.oldest >= this.reach) return [];
     const logs: GroupLog[] = [];
-    for (const log of this.parts.groups()) {
+    for (const log of this.parts.groups().values()) {
       if (log.index.oldestSegment < this.reach) logs.push(log);
     }
-    return logs.sort((left, right) => left.index.oldestSegment - right.index.oldestSegment);
+    return logs.sort((left, right) => right.index.oldestSegment - left.index.oldestSegment);
   }
 
   /** What has to be moved of a run, from an index on. */
   private toMove(log: GroupLog, run: SegmentRun, from: LogIndex): LogRange | undefined {
     if (run.segment >= this.reach) return undefined;
-    // The index does not know yet what was cut off since.
+    invariant(run.lastIndex <= log.lastIndex, 'the index knows what was cut off the log');
+    // And maybe not yet what was purged.
     const firstIndex = Math.max(run.firstIndex, log.purged.index + 1, from);
-    const last = Math.min(run.lastIndex, log.lastIndex);
-    if (firstIndex > last) return undefined;
-    return { log, firstIndex, lastIndex: log.termRuns.lastReadable(firstIndex, last) };
+    if (firstIndex > run.lastIndex) return undefined;
+    return { log, firstIndex, lastIndex: log.termRuns.lastReadable(firstIndex, run.lastIndex) };
   }
 }

@@ -15,6 +15,7 @@ import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/
 import { NO_LOG_ID, NO_VOTE } from '../engine/types.js';
 import { ENTRY_KIND } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
+import { SegmentUsage } from '../wasm/segment-usage.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
@@ -75,8 +76,7 @@ export class WalLane {
   private readonly log: LaneLog;
   private readonly files: LaneFiles;
   private readonly indexBudget: IndexBudget;
-  /** The oldest segment that a log needs; a lower bound since it was computed. */
-  private oldestSegment = 0;
+  private readonly usage: SegmentUsage = new SegmentUsage();
   private readonly groups: Map<number, GroupLog> = new Map();
   private readonly recoveredLogs: Map<number, RecoveredLog> = new Map();
   private readonly lastTimes: Map<number, number> = new Map();
@@ -100,14 +100,11 @@ export class WalLane {
       {
         flushed: (group: GroupLog, io: IoId) => events.flushed(group.id, io),
         written: (place: BatchPlace, batch: WrittenBatch) => this.files.written(place, batch),
-        shrunk: (group: GroupLog) => {
-          this.indexBudget.count(group);
-          this.oldestSegment = 0;
-        },
+        shrunk: (group: GroupLog) => this.indexBudget.count(group),
         failed: (error: KeelsonError) => events.failed(error),
         writable: () => events.writable(),
       },
-      () => this.findOldestSegment(),
+      () => this.oldestSegment(),
       (bytes) => this.files.admits(bytes),
     );
     const direct = options.directIo === 'auto';
@@ -117,9 +114,10 @@ export class WalLane {
       executor,
       logger,
       {
-        groups: () => this.groups.values(),
+        groups: () => this.groups,
+        usage: this.usage,
         move: (log, block) => this.log.move(log, block),
-        oldestSegment: () => this.findOldestSegment(),
+        oldestSegment: () => this.oldestSegment(),
         roll: () => {
           const [log] = this.groups.values();
           if (log !== undefined && parts.usable()) this.log.roll(log);
@@ -150,6 +148,7 @@ export class WalLane {
       scratch: memory.ring.pointer,
       scratchBytes: memory.ring.ringBytes,
       summary: memory.summary,
+      usage: this.usage,
       epoch: Math.floor(scheduler.random() * TWO_POW_52),
     });
     this.takeOver(recovered);
@@ -210,20 +209,27 @@ export class WalLane {
     const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
     const fromClients = kind === ENTRY_KIND.application;
     if (fromClients) this.checkRoom();
-    this.indexBudget.admit(log, firstIndex + count - 1, termRuns, fromClients);
-    return this.log.stage(log, entries);
+    const lastIndex = firstIndex + count - 1;
+    this.indexBudget.check(log, lastIndex, termRuns, fromClients);
+    const staged = this.log.stage(log, entries);
+    this.indexBudget.stage(log, lastIndex, termRuns);
+    return staged;
   }
 
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkRoom();
     const log = this.group(group);
     const staged = this.log.receive(log, firstIndex, parts);
-    this.indexBudget.admit(log, staged.lastIndex, staged.termRuns.length, false);
+    const { lastIndex, termRuns } = staged;
+    this.indexBudget.check(log, lastIndex, termRuns.length, false);
+    this.indexBudget.stage(log, lastIndex, termRuns.length);
     return staged;
   }
 
   append(group: number, staged: StagedEntries, firstIndex: LogIndex, io: IoId): void {
-    this.log.append(this.group(group), staged, firstIndex, io);
+    const log = this.group(group);
+    this.log.append(log, staged, firstIndex, io);
+    log.forgetStaged();
   }
 
   saveVote(group: number, io: IoId): void {
@@ -325,19 +331,20 @@ export class WalLane {
     }
   }
 
-  private findOldestSegment(): number {
-    if (this.oldestSegment === 0) {
-      let oldest = this.files.newest;
-      for (const log of this.groups.values()) oldest = Math.min(oldest, log.index.oldestSegment);
-      this.oldestSegment = oldest;
-    }
-    return this.oldestSegment;
+  private oldestSegment(): number {
+    return Math.min(this.files.newest, this.usage.oldest);
   }
 
   private group(id: number): GroupLog {
     let log = this.groups.get(id);
     if (log === undefined) {
-      log = new GroupLog(id, new SegmentIndex(this.parts.heap), NO_VOTE, 0, NO_LOG_ID);
+      log = new GroupLog(
+        id,
+        new SegmentIndex(this.parts.heap, 1, this.usage),
+        NO_VOTE,
+        0,
+        NO_LOG_ID,
+      );
       this.groups.set(id, log);
     }
     return log;

@@ -17,6 +17,7 @@ import {
 } from './abi.js';
 import { BLOCK } from './layout.js';
 import { type SegmentRun, SegmentRuns } from './segment-runs.js';
+import { SegmentUsage } from './segment-usage.js';
 import type { SharedHeap } from './shared-heap.js';
 import { fillTerms, type TermRun } from './term-runs.js';
 
@@ -70,8 +71,8 @@ export class LogIndex {
   private first: number;
   private last: number;
 
-  /** An empty index whose first entry will have `firstIndex`. */
-  constructor(heap: SharedHeap, firstIndex = 1) {
+  /** An empty index whose first entry will have `firstIndex`; `usage` is told what segments hold of it. */
+  constructor(heap: SharedHeap, firstIndex = 1, usage: SegmentUsage = new SegmentUsage()) {
     this.heap = heap;
     this.exports = heap.exports;
     this.descriptor = heap.allocate(INDEX_DESCRIPTOR.bytes);
@@ -82,7 +83,7 @@ export class LogIndex {
     this.base = firstIndex;
     this.first = firstIndex;
     this.last = firstIndex - 1;
-    this.segments = new SegmentRuns((first, last) =>
+    this.segments = new SegmentRuns(usage, (first, last) =>
       this.exports.indexBytes(this.descriptor, first, last),
     );
     this.begin(firstIndex);
@@ -111,11 +112,6 @@ export class LogIndex {
   /** The entries around `index` that stand side by side in one segment. */
   runOf(index: number): SegmentRun | undefined {
     return this.segments.runOf(index, this.last);
-  }
-
-  /** Adds how many bytes of items and payloads each segment holds, and so many for each stretch of entries. */
-  addSegmentBytes(bySegment: Map<number, number>, stretchBytes = 0): void {
-    this.segments.addBytes(bySegment, stretchBytes);
   }
 
   /** Bytes of the heap that the index holds. */

@@ -5,6 +5,7 @@
  * Where a run is cut, the index tells the bytes of its first part: so the index still has what is cut off,
  * or not yet what comes in its place.
  */
+import type { SegmentUsage } from './segment-usage.js';
 
 /** Entries of one log that stand in one segment. */
 export interface SegmentRun {
@@ -21,8 +22,11 @@ export class SegmentRuns {
   private readonly bytes: number[] = [];
   /** Bytes of the entries from the first index up to the last. */
   private readonly bytesOf: (firstIndex: number, lastIndex: number) => number;
+  /** Told of every change. */
+  private readonly usage: SegmentUsage;
 
-  constructor(bytesOf: (firstIndex: number, lastIndex: number) => number) {
+  constructor(usage: SegmentUsage, bytesOf: (firstIndex: number, lastIndex: number) => number) {
+    this.usage = usage;
     this.bytesOf = bytesOf;
   }
 
@@ -43,61 +47,56 @@ export class SegmentRuns {
     return index > end ? undefined : this.run(this.find(index), end);
   }
 
-  /** Adds the bytes that each segment holds, and so many for each run. */
-  addBytes(bySegment: Map<number, number>, runBytes: number): void {
-    for (let at = 0; at < this.segments.length; at++) {
-      const segment = this.segments[at]!;
-      bySegment.set(segment, (bySegment.get(segment) ?? 0) + this.bytes[at]! + runBytes);
-    }
-  }
-
   /** The log goes on from `firstIndex` with entries of so many bytes, which stand in `segment`. */
   append(firstIndex: number, segment: number, bytes: number): void {
     const last = this.segments.length - 1;
-    if (this.segments[last] === segment) {
-      this.bytes[last]! += bytes;
-      return;
-    }
-    this.firsts.push(firstIndex);
-    this.segments.push(segment);
-    this.bytes.push(bytes);
+    if (this.segments[last] === segment) this.resize(last, this.bytes[last]! + bytes);
+    else this.insert(last + 1, firstIndex, segment, bytes);
   }
 
   /** The entries from `firstIndex` up to `lastIndex` stand in `segment` now; the log ends at `end`. */
   move(firstIndex: number, lastIndex: number, segment: number, end: number): void {
     const from = this.split(firstIndex);
     const to = lastIndex < end ? this.split(lastIndex + 1) : this.firsts.length;
-    this.firsts.splice(from, to - from, firstIndex);
-    this.segments.splice(from, to - from, segment);
-    this.bytes.splice(from, to - from, this.bytesOf(firstIndex, lastIndex));
+    this.remove(from, to);
+    this.insert(from, firstIndex, segment, this.bytesOf(firstIndex, lastIndex));
     this.join(from + 1);
     this.join(from);
   }
 
   /** The log ends at `lastIndex`, before its end until now. */
   truncateAfter(lastIndex: number): void {
-    const { firsts, segments, bytes } = this;
-    let last = firsts.length - 1;
-    for (; last >= 0 && firsts[last]! > lastIndex; last--) {
-      firsts.pop();
-      segments.pop();
-      bytes.pop();
-    }
-    if (last >= 0) bytes[last] = this.firstPart(last, lastIndex);
+    const kept = this.find(lastIndex) + 1;
+    this.remove(kept, this.firsts.length);
+    if (kept > 0) this.resize(kept - 1, this.firstPart(kept - 1, lastIndex));
   }
 
   /** The entries up to `index` are gone; there are some behind it. */
   purge(index: number): void {
-    const gone = this.split(index + 1);
-    this.firsts.splice(0, gone);
-    this.segments.splice(0, gone);
-    this.bytes.splice(0, gone);
+    this.remove(0, this.split(index + 1));
   }
 
   clear(): void {
-    this.firsts.length = 0;
-    this.segments.length = 0;
-    this.bytes.length = 0;
+    this.remove(0, this.firsts.length);
+  }
+
+  private insert(at: number, firstIndex: number, segment: number, bytes: number): void {
+    this.firsts.splice(at, 0, firstIndex);
+    this.segments.splice(at, 0, segment);
+    this.bytes.splice(at, 0, bytes);
+    this.usage.add(segment, bytes, 1);
+  }
+
+  private resize(at: number, bytes: number): void {
+    this.usage.add(this.segments[at]!, bytes - this.bytes[at]!, 0);
+    this.bytes[at] = bytes;
+  }
+
+  private remove(from: number, to: number): void {
+    for (let at = from; at < to; at++) this.usage.add(this.segments[at]!, -this.bytes[at]!, -1);
+    this.firsts.splice(from, to - from);
+    this.segments.splice(from, to - from);
+    this.bytes.splice(from, to - from);
   }
 
   private run(at: number, end: number): SegmentRun | undefined {
@@ -117,10 +116,9 @@ export class SegmentRuns {
     const at = this.find(firstIndex);
     if (this.firsts[at] === firstIndex) return at;
     const left = this.firstPart(at, firstIndex - 1);
-    this.firsts.splice(at + 1, 0, firstIndex);
-    this.segments.splice(at + 1, 0, this.segments[at]!);
-    this.bytes.splice(at + 1, 0, this.bytes[at]! - left);
-    this.bytes[at] = left;
+    const right = this.bytes[at]! - left;
+    this.resize(at, left);
+    this.insert(at + 1, firstIndex, this.segments[at]!, right);
     return at + 1;
   }
 
@@ -128,10 +126,9 @@ export class SegmentRuns {
   private join(at: number): void {
     if (at === 0 || at >= this.firsts.length) return;
     if (this.segments[at - 1] !== this.segments[at]) return;
-    this.bytes[at - 1]! += this.bytes[at]!;
-    this.firsts.splice(at, 1);
-    this.segments.splice(at, 1);
-    this.bytes.splice(at, 1);
+    const bytes = this.bytes[at - 1]! + this.bytes[at]!;
+    this.remove(at, at + 1);
+    this.resize(at - 1, bytes);
   }
 
   private firstPart(at: number, lastIndex: number): number {

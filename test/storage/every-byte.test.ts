@@ -15,6 +15,7 @@ import {
   BLOCK,
   BLOCK_FLAG,
   CHECKPOINT,
+  ITEM,
   SECTOR_BYTES,
   SEGMENT,
 } from '../../dist/wasm/layout.js';
@@ -120,9 +121,18 @@ function recordsOf(bytes: Uint8Array, file: string): Region[] {
   ];
 }
 
+/** All of its blocks are copies. */
 function isMove(bytes: Uint8Array, { from }: Region): boolean {
-  const flags = new DataView(bytes.buffer).getUint32(from + BATCH.bytes + BLOCK.offset.flags, true);
-  return (flags & BLOCK_FLAG.moved) !== 0;
+  const view = new DataView(bytes.buffer);
+  const blocks = view.getUint32(from + BATCH.offset.blocks, true);
+  let at = from + BATCH.bytes;
+  for (let block = 0; block < blocks; block++) {
+    const { flags, items, payloadLength } = BLOCK.offset;
+    if ((view.getUint32(at + flags, true) & BLOCK_FLAG.moved) === 0) return false;
+    const itemBytes = view.getUint32(at + items, true) * ITEM.bytes;
+    at += BLOCK.bytes + itemBytes + view.getUint32(at + payloadLength, true);
+  }
+  return blocks > 0;
 }
 
 beforeAll(async () => {

@@ -41,15 +41,19 @@ describe.each(sizes)('a disk with room for %s segments that the log has filled',
     expect(found.store.recovered(0).vote).toEqual(vote(31));
   });
 
-  it('known bug 50: is opened again, however often, and refuses what it refused', async () => {
+  it('known bug 50: is opened again, however often, and takes what a start has given back', async () => {
     let disk = new MemoryDisk({ capacityBytes });
     const log = await openLog(disk);
     await fill(log);
-    const expected = await log.contents();
+    let expected = await log.contents();
     for (let start = 0; start < 20; start++) {
       disk = start % 2 === 0 ? disk.crash() : disk.kill();
       const found = await openLog(disk);
       expect(await found.contents()).toEqual(expected);
+      if (disk.freeBytes() >= MIB / 2) {
+        await fill(found);
+        expected = await found.contents();
+      }
       expect(() => found.append(texts(1, 'z'.repeat(10_000)))).toThrowError(full);
       await found.durable(found.saveVote(vote(start + 2)));
       if (start % 5 === 4) await found.store.close();

@@ -9,7 +9,7 @@ import { MIB, openLog, type TestLog, vote } from './wal-support.js';
 
 const EMPTY = new Uint8Array(0);
 const limits = {
-  segmentBytes: MIB,
+  segmentBytes: 2 * MIB,
   ringBytes: MIB,
   maxBatchBytes: 256 * 1024,
   maxBatchEntries: 4096,
@@ -162,6 +162,34 @@ describe('a log whose index is full', () => {
     await log.durable(behindTheCut);
     await log.durable(log.append(empties(1), 1, 0, 12));
     await log.durable(log.append(empties(4096), 1, 1, 1), 1);
+  });
+
+  it('counts what is staged until it is appended, whatever the log gives up meanwhile', async () => {
+    const log = await open(new MemoryDisk());
+    const stage = (group: number, firstIndex: number): StagedEntries =>
+      log.store.stage(group, {
+        firstIndex,
+        term: 1,
+        time: 1,
+        kind: ENTRY_KIND.application,
+        payloads: empties(4096),
+        count: 4096,
+      });
+    await log.durable(log.append(empties(4096)));
+    await log.durable(log.append(empties(4096)));
+    const staged = stage(0, 8193);
+    expect(() => stage(1, 1)).toThrowError(full);
+    log.purge(1);
+    await log.durable(log.saveVote(vote(2)));
+    expect(() => stage(1, 1)).toThrowError(full);
+    const io = log.nextIo(2, 12_288);
+    log.store.append(0, staged, 8193, io);
+    await log.durable(io);
+    log.lastIndex = 12_288;
+    expect(() => stage(1, 1)).toThrowError(full);
+    log.purge(12_288);
+    await log.durable(log.saveVote(vote(3)));
+    stage(1, 1);
   });
 
   it('fits its memory after any mixture of terms, cuts and crashes', async () => {

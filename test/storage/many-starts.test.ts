@@ -54,4 +54,19 @@ describe('a node that is started again and again', () => {
       if (start > 1) expect(disk.list(WAL)).toEqual(files);
     }
   });
+
+  it('moves nothing for the room that it has given back', async () => {
+    let disk = new MemoryDisk();
+    let moved = 0;
+    for (let start = 0; start < 12; start++) {
+      const log = await openLog(disk, SMALL);
+      for (let write = 0; write < 4; write++) {
+        await log.durable(log.append(texts(1, 'z'.repeat(15_000))));
+      }
+      moved += log.store.metrics().movedBytes;
+      disk = disk.crash();
+    }
+    expect(moved).toBe(0);
+    expect(usedBytes(disk)).toBeLessThan(2 * 12 * 4 * 15_000);
+  });
 });

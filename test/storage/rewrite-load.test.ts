@@ -98,6 +98,24 @@ describe('entries of idle logs are moved', () => {
     expect(reads).toBeLessThan(20);
   });
 
+  it('without asking every log at every batch', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk, SMALL);
+    await writeIdle(log, 150, 2_000);
+    const { groups } = log.store as unknown as { groups: Map<number, unknown> };
+    const values = groups.values.bind(groups);
+    let asked = 0;
+    groups.values = () => {
+      asked++;
+      return values();
+    };
+    const { flushes } = log.store.metrics();
+    await load(log, () => segments(disk)[0]! > 'lane-0-0000000008.wal');
+    expect(log.store.metrics().movedBytes).toBeGreaterThan(3 * 150 * 2_000);
+    expect(log.store.metrics().flushes - flushes).toBeGreaterThan(200);
+    expect(asked).toBeLessThan(40);
+  });
+
   it('while the log goes no further than to the end of its segments, and takes votes', async () => {
     const disk = new MemoryDisk();
     const gate = gated(disk);
@@ -121,6 +139,25 @@ describe('entries of idle logs are moved', () => {
     gate.holdReads = false;
     await load(log, () => segments(disk)[0]! > 'lane-0-0000000001.wal', log.lastIndex + 1);
     expect(log.writableCalls).toBeGreaterThan(calls);
+  });
+
+  it.each([1, 4, 32])('in time, so that nobody is refused: %i who write', async (writers) => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk, SMALL);
+    await writeIdle(log, 1, 100 * KIB);
+    let last = 0;
+    const write = async (): Promise<void> => {
+      while (segments(disk).at(-1)! < 'lane-0-0000000020.wal') {
+        // It throws when it is refused.
+        last++;
+        const io = log.append([Buffer.alloc((8 * KIB) / Math.min(writers, 8))], 1, 0, last);
+        await log.durable(io);
+        log.store.purge(0, io.logId);
+        await turn();
+      }
+    };
+    await Promise.all(Array.from({ length: writers }, write));
+    expect(log.store.metrics().movedBytes).toBeGreaterThan(10 * 100 * KIB);
   });
 
   it('by starts that write little each', async () => {

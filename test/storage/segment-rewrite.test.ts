@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { Logger } from '../../dist/base/logger.js';
+import { silentLogger } from '../../dist/base/logger.js';
 import { SeededRandom } from '../../dist/base/random.js';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
 import { BATCH, BLOCK, ENTRY_KIND, ITEM, SECTOR_BYTES } from '../../dist/wasm/layout.js';
@@ -323,7 +325,9 @@ describe('a copy of old entries', () => {
 
   it('that cannot be made is told of, and the segment is kept', async () => {
     const disk = new WatchedDisk();
-    const log = await openLog(disk, SMALL);
+    const errors: Record<string, unknown>[] = [];
+    const logger: Logger = { ...silentLogger, error: (fields) => errors.push(fields) };
+    const log = await openLog(disk, { ...SMALL, logger });
     const groups = new Groups(log, 1);
     await groups.append(1, 3, 2_000);
     const payload = SECTOR_BYTES + BATCH.bytes + BLOCK.bytes + 3 * ITEM.bytes;
@@ -331,5 +335,10 @@ describe('a copy of old entries', () => {
     await load(log, groups, () => disk.segments().length === 6);
     expect(disk.segments()[0]).toBe('lane-0-0000000001.wal');
     expect(log.store.metrics().movedBytes).toBe(0);
+    expect(errors.length).toBeGreaterThan(0);
+    for (const { event, error } of errors) {
+      expect(event).toBe('storage.rewrite-failed');
+      expect(error).toMatchObject({ code: 'KEELSON_STORAGE_CORRUPT' });
+    }
   });
 });

@@ -215,7 +215,7 @@ export class TestLog {
     return this.write(payloads, 1, 0, this.lastIndex + 1);
   }
 
-  private writableAfter(calls: number): Promise<void> {
+  writableAfter(calls: number): Promise<void> {
     if (this.writableCalls > calls) return Promise.resolve();
     return new Promise((resolve) => this.writableWaiters.push(resolve));
   }

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { BLOCK, ITEM } from '../../dist/wasm/layout.js';
 import { type IndexExtent, LogIndex } from '../../dist/wasm/log-index.js';
+import { SegmentUsage } from '../../dist/wasm/segment-usage.js';
 import { type Bench, type BlockSpec, createBench, encodeBlocks } from './support.js';
 
 /** An entry of the plain model. */
@@ -11,6 +12,12 @@ interface Place {
   readonly itemPosition: number;
   readonly payloadPosition: number;
   readonly length: number;
+}
+
+function bytesOf(usage: SegmentUsage): [number, number][] {
+  const found = usage.list().map(({ segment, bytes }): [number, number] => [segment, bytes]);
+  expect(usage.totalBytes()).toBe(found.reduce((sum, [, bytes]) => sum + bytes, 0));
+  return found.sort();
 }
 
 class Model {
@@ -221,7 +228,8 @@ describe('a log index', () => {
         fc.constantFrom(1, 2, 2 ** 40),
         fc.array(operation, { maxLength: 60 }),
         (firstIndex, operations) => {
-          const index = new LogIndex(bench.heap, firstIndex);
+          const usage = new SegmentUsage();
+          const index = new LogIndex(bench.heap, firstIndex, usage);
           const model = new Model(firstIndex);
           let term = 1;
           for (const step of operations) {
@@ -263,9 +271,8 @@ describe('a log index', () => {
             expect(index.lastIndex).toBe(model.lastIndex);
             expect(index.termRuns()).toEqual(model.termRuns());
             expect(index.oldestSegment).toBe(model.oldestSegment);
-            const bytes = new Map<number, number>();
-            index.addSegmentBytes(bytes);
-            expect([...bytes].sort()).toEqual(model.segmentBytes());
+            expect(bytesOf(usage)).toEqual(model.segmentBytes());
+            expect(usage.oldest).toBe(model.oldestSegment);
             checkOldestRun(index, model);
           }
           index.dispose();
@@ -435,7 +442,8 @@ describe('a log index', () => {
         fc.nat(20),
         fc.infiniteStream(fc.nat()),
         (parts, purged, chance) => {
-          const index = new LogIndex(bench.heap);
+          const usage = new SegmentUsage();
+          const index = new LogIndex(bench.heap, 1, usage);
           const model = new Model(1);
           let next = 1;
           let term = 1;
@@ -460,9 +468,7 @@ describe('a log index', () => {
           expect(index.termRuns()).toEqual(model.termRuns());
           const { firstIndex: first, lastIndex: last } = model;
           expect(index.scan(first, last, 2 ** 30)).toEqual(model.scan(first, last, 2 ** 30));
-          const bytes = new Map<number, number>();
-          index.addSegmentBytes(bytes);
-          expect([...bytes].sort()).toEqual(model.segmentBytes());
+          expect(bytesOf(usage)).toEqual(model.segmentBytes());
           index.dispose();
         },
       ),
