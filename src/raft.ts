@@ -199,8 +199,9 @@ export class Raft<Command = unknown, Response = unknown, Query = unknown, Answer
    * @throws KeelsonError why the node has stopped, or takes nothing, if it does; KEELSON_TIMEOUT, KEELSON_ABORTED
    */
   async writable(options?: CallOptions): Promise<void> {
-    const { serviceRefusal } = this.runtime;
-    if (serviceRefusal !== undefined) throw serviceRefusal;
+    const { stopped, serviceRefusal } = this.runtime;
+    // Of a log that is damaged nobody tells when it takes something again.
+    if (stopped === undefined && serviceRefusal !== undefined) throw serviceRefusal;
     await this.waitFor(() => this.runtime.proposer.hasRoomAgain(), options);
   }
 

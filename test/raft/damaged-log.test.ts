@@ -125,15 +125,20 @@ it('reads the state of a snapshot that holds what the log has lost, and the log 
 it('is away for its peers, which go on without it', async () => {
   await cluster.start(3);
   const leader = await cluster.leader();
-  await write(leader, 'first', 'second', 'third', 'fourth', 'fifth');
   const away = leader.status().nodeId === 1 ? 2 : 1;
-  const reached = leader.status().lastLogIndex;
-  await cluster.nodes.get(away)!.waitFor((status) => status.appliedIndex >= reached);
+  const known: number[] = [];
+  for (const value of ['first', 'second', 'third', 'fourth', 'fifth']) {
+    const [index = 0] = await write(leader, value);
+    known.push(index);
+    // Each is a batch of that node, too, which tells that the one before was committed.
+    await cluster.nodes.get(away)!.waitFor((status) => status.appliedIndex >= index);
+  }
   await cluster.stop(away);
   damage(away, 'fourth');
   const node = await cluster.open(away, REPAIR);
   expect(node.address).toBe('');
   await write(leader, 'sixth');
+  await node.waitFor((status) => status.appliedIndex >= known[0]!);
   expect(await local(node, 'key of first')).toBe('first');
   expect(await local(node, 'key of sixth')).toBeUndefined();
   expect(node.status()).toMatchObject({ state: 'damaged', leader: undefined });
