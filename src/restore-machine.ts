@@ -45,7 +45,8 @@ export async function restoreMachine(
 ): Promise<StartingPoint> {
   const { snapshots, machine } = parts;
   const purgedIndex = log.purged.index;
-  for (const info of snapshots.snapshots) checkLog(log, info);
+  // A node that is known to have lost something only reads, and never votes.
+  if (loss === undefined) for (const info of snapshots.snapshots) checkLog(log, info);
   let failure: unknown;
   for (;;) {
     const { newest } = snapshots;

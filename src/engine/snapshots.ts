@@ -12,6 +12,8 @@ export class Snapshots {
   private readonly leadership: () => Leadership | undefined;
   private building = false;
   private oldestKept: LogIndex = 0;
+  /** The newest one is of no use any more: another one may take its place, though nothing was applied. */
+  private isLost = false;
 
   constructor(state: NodeState, leadership: () => Leadership | undefined) {
     this.state = state;
@@ -34,7 +36,7 @@ export class Snapshots {
   build(): boolean {
     const { state } = this;
     if (this.building) return true;
-    if (state.damaged || state.applied <= state.snapshot.index) return false;
+    if (state.damaged || !this.leadsOn(state.applied)) return false;
     this.building = true;
     state.emit({ type: 'BuildSnapshot' });
     return true;
@@ -42,8 +44,8 @@ export class Snapshots {
 
   /** What a snapshot of the state behind `index` is to say; undefined when a newer one came meanwhile. */
   describe(index: LogIndex): SnapshotMeta | undefined {
-    const { log, memberships, snapshot, applied, io } = this.state;
-    if (index <= snapshot.index) return undefined;
+    const { log, memberships, applied, io } = this.state;
+    if (!this.leadsOn(index)) return undefined;
     invariant(index <= applied && index <= io.flushedIndex, 'snapshot ≤ applied', index, applied);
     const membership = memberships.at(index);
     invariant(membership !== undefined, 'the membership behind an applied entry is known', index);
@@ -59,8 +61,16 @@ export class Snapshots {
   /** A snapshot is durable, and the oldest that is kept includes `oldestKept`. */
   durable(lastIncluded: LogId, oldestKept: LogIndex): void {
     const { state } = this;
-    if (lastIncluded.index > state.snapshot.index) state.snapshot = lastIncluded;
+    if (lastIncluded.index >= state.snapshot.index) {
+      state.snapshot = lastIncluded;
+      this.isLost = false;
+    }
     this.kept(oldestKept);
+  }
+
+  /** The newest snapshot turned out to be damaged. */
+  lost(): void {
+    this.isLost = true;
   }
 
   buildFailed(): void {
@@ -75,6 +85,7 @@ export class Snapshots {
 
   /** The machine has been restored from the snapshot of an InstallSnapshot. */
   installed(index: LogIndex): void {
+    this.isLost = false;
     this.state.restoredUpTo(index);
   }
 
@@ -96,6 +107,12 @@ export class Snapshots {
   /** Whether a SendSnapshot is still to go on. */
   sends(target: NodeId, session: number): boolean {
     return this.leadership()?.sendsSnapshot(target, session) ?? false;
+  }
+
+  /** Whether a snapshot of what is applied up to `index` would be worth more than what there is. */
+  private leadsOn(index: LogIndex): boolean {
+    const { snapshot } = this.state;
+    return index > snapshot.index || (this.isLost && index === snapshot.index);
   }
 
   /** Gives up what neither a restart nor a transfer needs. */

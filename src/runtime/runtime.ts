@@ -99,6 +99,7 @@ export class Runtime implements NetworkHandler, MachineEvents, ProposerSteps {
       },
       fail,
     });
+    snapshots.onLost = () => this.snapshotLane.lost();
     this.exchange = new SnapshotExchange({
       engine,
       snapshots,

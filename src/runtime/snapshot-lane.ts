@@ -1,4 +1,5 @@
 import type { SnapshotOptions, SnapshotResult } from '../api.js';
+import { invariant } from '../base/assert.js';
 import { type ErrorCode, KeelsonError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
@@ -97,6 +98,15 @@ export class SnapshotLane {
     this.arm(index, this.parts.appliedBytes(), 1);
   }
 
+  /** The newest snapshot turned out to be damaged: another one takes its place at once. */
+  lost(): void {
+    if (this.stopped !== undefined) return;
+    this.engine.snapshots.lost();
+    this.onlyForCallers = false;
+    this.engine.snapshots.build();
+    this.parts.progress();
+  }
+
   /** Resolves with a snapshot that holds all that is applied now. See `Raft.snapshot`. */
   request(options: SnapshotOptions | undefined): Promise<SnapshotResult> {
     const { engine, parts, limits } = this;
@@ -117,12 +127,7 @@ export class SnapshotLane {
       return rejected('KEELSON_OVERLOADED', `${MAX_WAITERS} calls wait for a snapshot already`);
     }
     if (this.build === undefined) this.onlyForCallers = true;
-    if (!engine.snapshots.build()) {
-      return rejected(
-        'KEELSON_ABORTED',
-        'the newest snapshot is damaged, and nothing was applied since',
-      );
-    }
+    invariant(engine.snapshots.build(), 'what no snapshot holds can be built');
     let waiter: Waiter | undefined;
     const promise = new Promise<SnapshotResult>((resolve, reject) => {
       waiter = { atLeast, resolve, reject, onProgress: options?.onProgress };

@@ -58,6 +58,8 @@ export interface SnapshotFileHandle {
 }
 
 export class SnapshotStore {
+  /** The newest snapshot turned out to be damaged. */
+  onLost: (() => void) | undefined;
   private readonly options: SnapshotStoreOptions;
   private readonly executor: SnapshotExecutor;
   private list: SnapshotInfo[];
@@ -319,10 +321,12 @@ export class SnapshotStore {
   }
 
   private found(info: SnapshotInfo, found: SnapshotDamage): void {
-    if (!this.list.includes(info)) return;
-    this.list = this.list.filter((other) => other !== info);
+    const place = this.list.indexOf(info);
+    if (place < 0) return;
+    this.list.splice(place, 1);
     this.damage.push(found);
     this.report(found);
+    if (place === 0) this.onLost?.();
   }
 
   private report({ file, offset, finding }: SnapshotDamage): void {

@@ -181,6 +181,16 @@ it.each([
   expect((await openSnapshots(disk)).snapshots).toHaveLength(3);
 });
 
+it('reads from a snapshot that was built here when the log is known to have lost its end', async () => {
+  const snapshots = await snapshotsAt(new MemoryDisk(), 10, 30);
+  const { host, restored } = hostOf();
+  const parts = { snapshots, machine: host, scheduler, logger: silentLogger };
+  const loss = { group: 0, ranges: [{ firstIndex: 20, lastIndex: undefined }], voteInDoubt: true };
+  const found = await restoreMachine(parts, logTo(19), 0, loss);
+  expect(restored).toEqual([{ bytes: 300, index: 30 }]);
+  expect(found.applied).toBe(30);
+});
+
 it('takes a received snapshot in the place of a log that does not lead to it, and knows it again', async () => {
   const disk = new MemoryDisk();
   await receive(await snapshotsAt(disk, 10), 30);

@@ -357,6 +357,32 @@ describe.concurrent('a snapshot that is due', () => {
   });
 });
 
+describe.concurrent('a snapshot that is found damaged while the node runs', () => {
+  it('is built anew, though nothing was applied since, and is sent to who needs it', async () => {
+    const seams = { voters: [1, 2, 3], started: [1, 2] };
+    await using ledgers = await LedgerCluster.start({ keep: 1 }, seams);
+    const leader = await ledgers.cluster.leader();
+    const index = await writeMany(leader, 50);
+    await leader.snapshot();
+    expect(leader.status().purgedIndex).toBe(index);
+    const { nodeId } = leader.status();
+    const disk = ledgers.cluster.disks.get(nodeId)!;
+    const folder = '/node/snapshots/group-0';
+    const [file] = disk.list(folder);
+    // In the middle of its only chunk.
+    disk.damage(`${folder}/${file}`, disk.readFile(`${folder}/${file}`).length - 52, (bytes) => {
+      bytes[0]! ^= 1;
+    });
+    const away = await ledgers.cluster.restart(3);
+    await away.waitFor(({ appliedIndex }) => appliedIndex >= index, { timeoutMs: 20_000 });
+    expect(await away.read('sum', { consistency: 'local' })).toBe(50);
+    expect(ledgers.logged('snapshot.damaged')).toHaveLength(1);
+    expect(ledgers.ledger(nodeId).snapshots).toBe(2);
+    await until(() => disk.list(folder).length === 1);
+    expect(disk.list(folder)).not.toEqual([file]);
+  });
+});
+
 describe.concurrent('a restart', () => {
   it('begins from the newest snapshot and is given only the log behind it', async () => {
     await using ledgers = await LedgerCluster.start({}, { voters: [1, 2, 3] });
