@@ -49,6 +49,7 @@ export interface SegmentRewriteOptions {
   readonly segmentBytes: number;
   readonly ringBytes: number;
   readonly maxBatchBytes: number;
+  readonly maxStageBytes: number;
 }
 
 export interface SegmentRewriteParts {
@@ -92,8 +93,9 @@ export class SegmentRewrite {
   /** Of the batches in this segment, and in the one before it. */
   private largestBatch = 0;
   private largestBatchBefore = 0;
-  /** Where it is asked again what has to be moved. */
+  /** Where it is asked again what has to be moved; before anybody is refused, if there is anything new. */
   private nextCheck = 0;
+  private anythingNew = false;
   /** What stands before that segment is moved; 0: nothing is. */
   private reach = 0;
   /** What clients may append behind the last durable batch. */
@@ -148,6 +150,7 @@ export class SegmentRewrite {
     this.moving -= movedBytes;
     this.movedInARow = entries > 0 ? 0 : this.movedInARow + movedBytes;
     if (this.moving === 0) this.next.clear();
+    this.anythingNew = true;
     if (this.position >= this.nextCheck) this.check();
     this.goOn();
   }
@@ -166,7 +169,11 @@ export class SegmentRewrite {
 
   /** Whether so many bytes may be on their way to the disk, if some are those of clients. */
   admits(bytes: number): boolean {
-    return bytes - this.moving <= this.clientBytes || this.isTurnOfClients();
+    if (this.hasRoom(bytes)) return true;
+    if (!this.anythingNew) return false;
+    this.check();
+    this.goOn();
+    return this.hasRoom(bytes);
   }
 
   /** What was read waits for room in a batch. */
@@ -212,6 +219,10 @@ export class SegmentRewrite {
     return this.movedInARow > this.liveBytes;
   }
 
+  private hasRoom(bytes: number): boolean {
+    return bytes - this.moving <= this.clientBytes || this.isTurnOfClients();
+  }
+
   private fail(error: unknown): void {
     this.failedIn = this.segment;
     this.over = false;
@@ -225,7 +236,8 @@ export class SegmentRewrite {
 
   private check(): void {
     if (this.failedIn === this.segment) return;
-    const { segmentBytes, maxBatchBytes } = this.options;
+    const { segmentBytes, maxBatchBytes, maxStageBytes } = this.options;
+    this.anythingNew = false;
     this.nextCheck = this.position + segmentBytes / CHECKS_PER_SEGMENT;
     const { position } = this;
     const files = this.parts.files();
@@ -233,7 +245,7 @@ export class SegmentRewrite {
     const headBytes = SECTOR_BYTES + checkpointBytes(this.parts.groups().size);
     this.low.note(this.parts.usage.totalBytes());
     const { lowBytes, over } = this;
-    const limits = { segmentBytes, maxBatchBytes, largestBatchBytes, headBytes };
+    const limits = { segmentBytes, largestBatchBytes, maxBatchBytes, maxStageBytes, headBytes };
     const needs = laneNeeds({ files, position, lowBytes, over, ...limits }, this.parts.usage);
     const before = this.clientBytes;
     if (needs.over && !over) this.credit = CREDIT_SHARE * segmentBytes;

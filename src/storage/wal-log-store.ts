@@ -170,6 +170,7 @@ export class WalLogStore implements LogStore {
         segmentBytes: options.segmentBytes,
         ringBytes: options.ringBytes,
         maxBatchBytes: options.maxBatchBytes,
+        maxStageBytes: limits.maxStageBytes,
         direct: options.directIo === 'auto',
         zeros: memory.zeros,
       },
