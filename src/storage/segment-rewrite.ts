@@ -104,7 +104,10 @@ export class SegmentRewrite {
   private credit = 0;
   private over = false;
   private readonly low: LowWater;
-  /** Bytes that the logs need, and those that were moved since the last entries were appended. */
+  /**
+   * Bytes that the logs need, and those that were moved since the last entries were appended, less what votes took
+   * up: however many votes there are, they must not keep old segments.
+   */
   private liveBytes = 0;
   private movedInARow = 0;
   /** Logs that may have something before `reach`, the ones with the lowest segments last. */
@@ -148,7 +151,9 @@ export class SegmentRewrite {
     this.largestBatch = Math.max(this.largestBatch, totalLength);
     this.pay(totalLength - movedBytes, movedBytes);
     this.moving -= movedBytes;
-    this.movedInARow = entries > 0 ? 0 : this.movedInARow + movedBytes;
+    if (entries > 0) this.movedInARow = 0;
+    else if (movedBytes > 0) this.movedInARow += movedBytes;
+    else this.movedInARow = Math.max(0, this.movedInARow - totalLength);
     if (this.moving === 0) this.next.clear();
     this.anythingNew = true;
     if (this.position >= this.nextCheck) this.check();

@@ -187,6 +187,18 @@ describe('entries of idle logs are moved', () => {
     },
   );
 
+  it.each([0, 1])('beside votes, which are all that is written: %i idle logs', async (idle) => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk, SMALL);
+    await writeIdle(log, idle, 10);
+    let term = 2;
+    while (!segments(disk).includes('lane-0-0000000020.wal')) {
+      await log.durable(log.saveVote(vote(term++, 1, false)));
+      expect(segments(disk).length).toBeLessThanOrEqual(4);
+      await turn();
+    }
+  });
+
   it('by starts that write little each', async () => {
     const disk = new MemoryDisk();
     let log = await openLog(disk, SMALL);
