@@ -180,11 +180,11 @@ export class WalLogStore implements LogStore {
         groups: () => this.groups,
         usage: this.usage,
         move: (log, block) => this.lane.move(log, block),
-        oldestSegment: () => this.oldestSegment(),
         roll: () => {
           const [log] = this.groups.values();
           if (log !== undefined && this.usable()) this.lane.roll(log);
         },
+        filled: () => this.lane.filled(),
         roomy: () => this.lane.roomy(),
         admitting: () => this.lane.unpinned(),
       },
