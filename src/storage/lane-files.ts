@@ -81,14 +81,18 @@ export class LaneFiles {
         executor,
         scheduler,
         logger,
-        filled: logs.filled,
+        filled: () => {
+          this.rewrite.filled();
+          logs.filled();
+        },
         roomy: () => {
           this.rewrite.goOn();
           logs.roomy();
         },
         roll: logs.roll,
         makeRoom: () => {
-          if (logs.usage.oldest > this.retired.oldestNamed) logs.roll();
+          const begin = this.rewrite.stillFull();
+          if (begin || logs.usage.oldest > this.retired.oldestNamed) logs.roll();
         },
       },
     );

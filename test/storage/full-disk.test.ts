@@ -101,6 +101,24 @@ it('a log that has filled its disk and is purged gives up segments by itself, an
   expect((await openLog(disk.crash())).lastIndex).toBe(log.lastIndex);
 });
 
+it.each([1.25, 1.75, 3, 6])(
+  'a log of one entry does not keep a disk of %s segments full',
+  async (segments) => {
+    const disk = new MemoryDisk({ capacityBytes: segments * MIB });
+    const log = await openLog(disk);
+    await log.write(texts(1, 'idle'), 1, 1, 1);
+    log.lastIndex = 0;
+    for (let round = 1; round <= 2; round++) {
+      await fill(log);
+      const calls = log.writableCalls;
+      log.purge(log.lastIndex);
+      await log.writableAfter(calls);
+    }
+    const found = await openLog(disk.crash());
+    expect(await found.contents(1)).toEqual(['idle-1']);
+  },
+);
+
 it('a load that purges what it writes goes on for ever on a disk of 2.5 segments', async () => {
   const disk = new MemoryDisk({ capacityBytes: 2.5 * MIB });
   const log = await openLog(disk);
