@@ -38,6 +38,8 @@ export interface DiskFile {
   /** True when every write is durable on return, so that `dataSync` has nothing to do. */
   readonly direct: boolean;
   size(): number;
+  /** How many bytes of the disk it takes up: without holes, the length of the file. */
+  blockBytes(): number;
   /** Reads until the view is full or the file ends; returns the bytes read. */
   read(view: Uint8Array, position: number): number;
   /** Writes all bytes or throws. */

@@ -36,8 +36,9 @@ export type LaneFilesOptions = SpareSegmentOptions & SegmentRewriteOptions;
 /** The logs of the lane, how a block of one is written once more, and how a segment is begun. */
 export interface LaneLogs
   extends Pick<SegmentRewriteParts, 'groups' | 'usage' | 'move' | 'admitting'> {
-  readonly oldestSegment: () => number;
   readonly roll: () => void;
+  /** The disk is full: who waits for room is to be told. */
+  readonly filled: () => void;
   /** The disk was full, and has room again. */
   readonly roomy: () => void;
 }
@@ -65,7 +66,9 @@ export class LaneFiles {
     this.spare = new SpareSegment(options, executor, logger);
     this.retired = new RetiredSegments({ directory, lane, segmentBytes }, executor, logger, {
       oldestRead: () => this.reads?.oldestSegment ?? 0,
+      // A full disk gets them back: the segment that is written may be a hole, and has no use for spare files.
       maxSpares: (usedBytes) => {
+        if (this.space.full) return 0;
         const lowBytes = Math.min(this.rewrite.lowBytes, logs.usage.totalBytes());
         return maxSpares(usedBytes, lowBytes, segmentBytes);
       },
@@ -78,12 +81,18 @@ export class LaneFiles {
         executor,
         scheduler,
         logger,
+        filled: () => {
+          this.rewrite.filled();
+          logs.filled();
+        },
         roomy: () => {
           this.rewrite.goOn();
           logs.roomy();
         },
+        roll: logs.roll,
         makeRoom: () => {
-          if (logs.oldestSegment() > this.retired.oldestNamed) logs.roll();
+          const begin = this.rewrite.stillFull();
+          if (begin || logs.usage.oldest > this.retired.oldestNamed) logs.roll();
         },
       },
     );
@@ -122,7 +131,7 @@ export class LaneFiles {
     // The first segment took one, if there was any.
     this.spare.available(Math.max(0, spares - 1));
     this.retired.begin(segments, start.sequence, start.oldestSegment);
-    await this.space.begin();
+    await this.space.begin(start.sequence);
     this.rewrite.begin(start.sequence);
   }
 

@@ -149,8 +149,14 @@ export class LaneLog {
     this.scheduleSubmit();
   }
 
+  /** What waits for room waits in vain, and is told so when it tries again. */
+  filled(): void {
+    if (this.composer.refusedBytes > 0) this.roomy();
+  }
+
   /** There is room on the disk again, for what was refused. */
   roomy(): void {
+    this.composer.refusedBytes = 0;
     if (this.failure === undefined) this.scheduler.enqueue(() => this.events.writable());
   }
 

@@ -10,8 +10,8 @@
  *
  * Segments go in order only, so whatever old entry is needed keeps all segments behind it. Such entries are
  * moved: written once more at the end of the log. Moving begins while half of what can be written until then
- * is enough for it. Clients that are faster than that are refused once the rest is only enough for copies:
- * so the bound does not depend on who is faster.
+ * is enough for it, or so little is left that a large entry would be refused. Clients that are faster than that
+ * are refused once the rest is only enough for copies: so the bound does not depend on who is faster.
  *
  * A purge of more than such a wave may leave too much at once. Until that is gone at least two bytes are moved for
  * each that clients write, beyond a quarter of a segment. So they are slowed down and go on, and the lane
@@ -97,6 +97,8 @@ export interface LanePosition {
   /** Of a batch, as they have been lately, and as they may be. */
   readonly largestBatchBytes: number;
   readonly maxBatchBytes: number;
+  /** The most that clients append at once: there is room for that as long as nothing is moved. */
+  readonly maxStageBytes: number;
   /** Of the header and the checkpoint of a segment. */
   readonly headBytes: number;
   /** What the logs need at the least. */
@@ -174,7 +176,8 @@ export function laneNeeds(at: LanePosition, usage: SegmentUsage): LaneNeeds {
       continue;
     }
     if (needed > 0) {
-      if (reach === 0 && (late || cost >= MOVED_SHARE * room - early)) reach = kept.sequence;
+      const soon = cost >= MOVED_SHARE * room - early || room - cost < at.maxStageBytes;
+      if (reach === 0 && (late || soon)) reach = kept.sequence;
       clientBytes = Math.min(clientBytes, room - cost);
     }
     room += segmentBytes - at.headBytes - rest;

@@ -255,6 +255,12 @@ class MemoryDiskFile implements DiskFile {
     return this.inode.size;
   }
 
+  blockBytes(): number {
+    this.check();
+    this.disk.faults.begin('size', this.path, false);
+    return this.inode.occupiedPages * PAGE_BYTES;
+  }
+
   read(view: Uint8Array, position: number): number {
     this.check();
     this.disk.faults.begin('read', this.path, false);

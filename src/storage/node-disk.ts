@@ -33,6 +33,8 @@ import type { Disk, DiskFile, OpenOptions } from './disk.js';
 /** Zero where the platform has no direct I/O; such a platform writes through the page cache. */
 const DIRECT_FLAGS: number =
   process.platform === 'linux' ? constants.O_DIRECT | constants.O_DSYNC : 0;
+/** `stat` counts blocks in these, whatever the file system has. */
+const STAT_BLOCK_BYTES = 512;
 const NEW_FILE_MODE = 0o640;
 const NEW_DIRECTORY_MODE = 0o750;
 
@@ -143,6 +145,11 @@ class NodeDiskFile implements DiskFile {
   size(): number {
     this.check();
     return fstatSync(this.descriptor).size;
+  }
+
+  blockBytes(): number {
+    this.check();
+    return fstatSync(this.descriptor).blocks * STAT_BLOCK_BYTES;
   }
 
   read(view: Uint8Array, position: number): number {

@@ -42,6 +42,8 @@ const MAX_LOG_RUNS = 64;
 const MOVED_PER_CLIENT_BYTE = 2;
 /** Of a segment: what clients may append of that ahead. As much as they can stage at once. */
 const CREDIT_SHARE = 1 / 4;
+/** Of a segment: so much may be moved on a full disk, out of the room that is kept. */
+const FULL_SHARE = 1 / 8;
 /** Shares of a segment after which it is asked again what has to be moved. */
 const CHECKS_PER_SEGMENT = 64;
 
@@ -49,6 +51,7 @@ export interface SegmentRewriteOptions {
   readonly segmentBytes: number;
   readonly ringBytes: number;
   readonly maxBatchBytes: number;
+  readonly maxStageBytes: number;
 }
 
 export interface SegmentRewriteParts {
@@ -92,17 +95,23 @@ export class SegmentRewrite {
   /** Of the batches in this segment, and in the one before it. */
   private largestBatch = 0;
   private largestBatchBefore = 0;
-  /** Where it is asked again what has to be moved. */
+  /** Where it is asked again what has to be moved; before anybody is refused, if there is anything new. */
   private nextCheck = 0;
+  private anythingNew = false;
   /** What stands before that segment is moved; 0: nothing is. */
   private reach = 0;
+  /** The disk is full, and would have room if nothing stood before that segment. */
+  private fullReach = 0;
   /** What clients may append behind the last durable batch. */
   private clientBytes: number = Number.POSITIVE_INFINITY;
   /** The same while the log takes up too much. */
   private credit = 0;
   private over = false;
   private readonly low: LowWater;
-  /** Bytes that the logs need, and those that were moved since the last entries were appended. */
+  /**
+   * Bytes that the logs need, and those that were moved since the last entries were appended, less what votes took
+   * up: however many votes there are, they must not keep old segments.
+   */
   private liveBytes = 0;
   private movedInARow = 0;
   /** Logs that may have something before `reach`, the ones with the lowest segments last. */
@@ -146,8 +155,11 @@ export class SegmentRewrite {
     this.largestBatch = Math.max(this.largestBatch, totalLength);
     this.pay(totalLength - movedBytes, movedBytes);
     this.moving -= movedBytes;
-    this.movedInARow = entries > 0 ? 0 : this.movedInARow + movedBytes;
+    if (entries > 0) this.movedInARow = 0;
+    else if (movedBytes > 0) this.movedInARow += movedBytes;
+    else this.movedInARow = Math.max(0, this.movedInARow - totalLength);
     if (this.moving === 0) this.next.clear();
+    this.anythingNew = true;
     if (this.position >= this.nextCheck) this.check();
     this.goOn();
   }
@@ -166,7 +178,11 @@ export class SegmentRewrite {
 
   /** Whether so many bytes may be on their way to the disk, if some are those of clients. */
   admits(bytes: number): boolean {
-    return bytes - this.moving <= this.clientBytes || this.isTurnOfClients();
+    if (this.hasRoom(bytes)) return true;
+    if (!this.anythingNew) return false;
+    this.check();
+    this.goOn();
+    return this.hasRoom(bytes);
   }
 
   /** What was read waits for room in a batch. */
@@ -176,9 +192,13 @@ export class SegmentRewrite {
 
   /** Moves what there is to be moved, as far as there is room. */
   goOn(): void {
-    if (this.stopped || this.failedIn === this.segment || this.parts.isFull()) return;
+    if (this.stopped || this.failedIn === this.segment) return;
+    const full = this.parts.isFull();
+    if (full && !this.isLittle(this.reach)) return;
     if (this.moving === 0) this.moveCopies();
-    if (this.step !== undefined || this.copies.length > 0 || this.isTurnOfClients()) return;
+    if (this.step !== undefined || this.copies.length > 0) return;
+    // On a full disk the turn would never come.
+    if (!full && this.isTurnOfClients()) return;
     let ranges = this.plan();
     if (ranges.length === 0 && this.moving === 0 && this.reach > 0) {
       this.check();
@@ -197,6 +217,23 @@ export class SegmentRewrite {
     );
   }
 
+  /** The disk is full. */
+  filled(): void {
+    this.fullReach = this.newest + 1;
+  }
+
+  /**
+   * The disk is still full. What little is left may be all that keeps it so: that is moved, once in the segment that
+   * is behind it. Returns whether that has to be begun first.
+   */
+  stillFull(): boolean {
+    if (this.stopped || this.failedIn === this.segment) return false;
+    this.check();
+    this.goOn();
+    const { oldest } = this.parts.usage;
+    return oldest < this.fullReach && this.newest < this.fullReach && this.isLittle(this.fullReach);
+  }
+
   /** Begins nothing more; resolves when nothing is under way. */
   async stop(): Promise<void> {
     this.stopped = true;
@@ -212,6 +249,22 @@ export class SegmentRewrite {
     return this.movedInARow > this.liveBytes;
   }
 
+  private get newest(): number {
+    return this.parts.files().at(-1)!.sequence;
+  }
+
+  private isLittle(before: number): boolean {
+    let bytes = 0;
+    for (const use of this.parts.usage.list()) {
+      if (use.segment < before) bytes += use.bytes + use.runs * COPY_FRAME_BYTES;
+    }
+    return bytes <= FULL_SHARE * this.options.segmentBytes;
+  }
+
+  private hasRoom(bytes: number): boolean {
+    return bytes - this.moving <= this.clientBytes || this.isTurnOfClients();
+  }
+
   private fail(error: unknown): void {
     this.failedIn = this.segment;
     this.over = false;
@@ -225,7 +278,8 @@ export class SegmentRewrite {
 
   private check(): void {
     if (this.failedIn === this.segment) return;
-    const { segmentBytes, maxBatchBytes } = this.options;
+    const { segmentBytes, maxBatchBytes, maxStageBytes } = this.options;
+    this.anythingNew = false;
     this.nextCheck = this.position + segmentBytes / CHECKS_PER_SEGMENT;
     const { position } = this;
     const files = this.parts.files();
@@ -233,13 +287,15 @@ export class SegmentRewrite {
     const headBytes = SECTOR_BYTES + checkpointBytes(this.parts.groups().size);
     this.low.note(this.parts.usage.totalBytes());
     const { lowBytes, over } = this;
-    const limits = { segmentBytes, maxBatchBytes, largestBatchBytes, headBytes };
+    const limits = { segmentBytes, largestBatchBytes, maxBatchBytes, maxStageBytes, headBytes };
     const needs = laneNeeds({ files, position, lowBytes, over, ...limits }, this.parts.usage);
     const before = this.clientBytes;
     if (needs.over && !over) this.credit = CREDIT_SHARE * segmentBytes;
-    if (needs.reach !== this.reach) this.toLeave = [];
+    const fullReach = this.parts.isFull() ? Math.min(this.fullReach, this.newest) : 0;
+    const reach = Math.max(needs.reach, fullReach);
+    if (reach !== this.reach) this.toLeave = [];
     this.over = needs.over;
-    this.reach = needs.reach;
+    this.reach = reach;
     this.liveBytes = needs.liveBytes;
     this.clientBytes = needs.over ? this.credit : needs.clientBytes;
     if (this.parts.isBehind()) {

@@ -8,12 +8,14 @@
  * ```
  *
  * Segments that nothing needs any more are given up only once the header of a new one says so. A full log
- * comes to none by itself, so it is told to begin one.
+ * comes to none by itself, so it is told to begin one. So is one that writes a hole which the disk cannot fill,
+ * while spare files wait behind it.
  */
 import type { Logger } from '../base/logger.js';
 import type { Scheduler, Timer } from '../base/scheduler.js';
 import type { BatchPlace } from './lane-writer.js';
 import type { StorageExecutor } from './storage-executor.js';
+import type { Space } from './storage-tasks.js';
 
 /** Shares of a segment: what is kept for each lane, and how often it is looked at. */
 const KEPT = 1 / 2;
@@ -33,8 +35,12 @@ export interface SpaceWatchParts {
   readonly executor: StorageExecutor;
   readonly scheduler: Scheduler;
   readonly logger: Logger;
-  /** Begins a segment if that gives up others. */
+  /** Begins a segment. */
+  readonly roll: () => void;
+  /** The same if that gives up others. */
   readonly makeRoom: () => void;
+  /** There is none. */
+  readonly filled: () => void;
   /** There is room again. */
   readonly roomy: () => void;
 }
@@ -44,6 +50,7 @@ export class SpaceWatch {
   private readonly options: SpaceWatchOptions;
   private readonly parts: SpaceWatchParts;
   private segment = 0;
+  private position = 0;
   private nextCheck = 0;
   private check: Promise<void> | undefined;
   private timer: Timer | undefined;
@@ -54,18 +61,19 @@ export class SpaceWatch {
     this.parts = parts;
   }
 
-  /** The lane has begun; resolves when it is known whether the disk is full. */
-  async begin(): Promise<void> {
+  /** The lane has begun, with that segment; resolves when it is known whether the disk is full. */
+  async begin(segment: number): Promise<void> {
+    this.segment = segment;
     this.look();
     await this.check;
   }
 
   /** A batch is durable there. */
   written({ segment, position, totalLength }: BatchPlace): void {
-    const end = position + totalLength;
-    if (segment === this.segment && end < this.nextCheck) return;
+    this.position = position + totalLength;
+    if (segment === this.segment && this.position < this.nextCheck) return;
     this.segment = segment;
-    this.nextCheck = end + this.options.segmentBytes * CHECK;
+    this.nextCheck = this.position + this.options.segmentBytes * CHECK;
     this.look();
   }
 
@@ -78,42 +86,59 @@ export class SpaceWatch {
 
   private look(): void {
     if (this.check !== undefined || this.stopped) return;
-    const { directory, lane, segmentBytes } = this.options;
+    const { segment, position } = this;
     this.check = this.parts.executor
-      .run({ type: 'space', directory, lane, segmentBytes })
+      .run({ type: 'space', ...this.options, segment, position })
       .then(
-        (room) => this.note(room),
+        (space) => {
+          this.check = undefined;
+          // It tells nothing of a segment that was begun since.
+          if (segment === this.segment) this.note(space);
+          else this.look();
+        },
         (error: unknown) => {
+          this.check = undefined;
           // The lane finds out by itself.
           this.parts.logger.warn(
             { event: 'storage.space-unknown', error },
             'the disk does not tell how much room it has',
           );
+          this.lookLater();
         },
-      )
-      .then(() => {
-        this.check = undefined;
-      });
+      );
   }
 
-  private note(room: number): void {
+  private note({ room, roomBehind }: Space): void {
     if (this.stopped) return;
     const { lanes, segmentBytes, directory } = this.options;
-    const { logger, scheduler } = this.parts;
-    if (!this.full && room < lanes * segmentBytes * KEPT) {
+    const { logger } = this.parts;
+    const keptBytes = lanes * segmentBytes * KEPT;
+    const stranded = room < keptBytes && roomBehind >= keptBytes;
+    if (!this.full && room < keptBytes && !stranded) {
       this.full = true;
       logger.error(
         { event: 'storage.full', directory, room },
         'the disk has no room for more entries: they are refused until it has',
       );
+      this.parts.filled();
     } else if (this.full && room >= lanes * segmentBytes) {
       this.full = false;
       logger.info({ event: 'storage.roomy', directory, room }, 'the disk has room again');
       this.parts.roomy();
     }
-    if (!this.full) return;
-    this.parts.makeRoom();
+    if (stranded) {
+      // Each takes a spare file, so one is enough until the log has begun it.
+      this.nextCheck = Number.POSITIVE_INFINITY;
+      this.parts.roll();
+    } else if (this.full) {
+      this.parts.makeRoom();
+    }
+    if (this.full) this.lookLater();
+  }
+
+  private lookLater(): void {
+    if (this.stopped) return;
     this.timer?.cancel();
-    this.timer = scheduler.setTimer(RETRY_MS, () => this.look());
+    this.timer = this.parts.scheduler.setTimer(RETRY_MS, () => this.look());
   }
 }

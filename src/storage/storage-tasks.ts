@@ -38,7 +38,9 @@ export type StorageTaskResult<T extends StorageTask> = T extends InspectTask
       ? ReadTaskResult
       : T extends GatherTask
         ? ReadTaskResult[]
-        : number;
+        : T extends SpaceTask
+          ? Space
+          : number;
 
 /**
  * Makes a slice of a spare file of the lane; the last slice gives the file its name. Answers how many
@@ -60,8 +62,9 @@ export interface PrefillTask {
 }
 
 /**
- * Gives up a segment that nothing needs any more: as a spare file, if it has the full length and there are
- * not as many as wanted already; spare files beyond that go. Answers how many there are.
+ * Gives up a segment that nothing needs any more: as a spare file, if it has the full length and most of its
+ * blocks, and there are not as many as wanted already; spare files beyond that go, but for the one that the lane
+ * may be taking. Answers how many there are.
  */
 export interface RetireTask {
   readonly type: 'retire';
@@ -72,16 +75,31 @@ export interface RetireTask {
   readonly maxSpares: number;
 }
 
-/** Answers how many bytes the lane may still write: what the disk has free, and spare files that have blocks. */
+/** Asks what a lane may still write that has come so far. */
 export interface SpaceTask {
   readonly type: 'space';
   readonly directory: string;
   readonly lane: number;
+  readonly segment: number;
+  readonly position: number;
   readonly segmentBytes: number;
+}
+
+/**
+ * Bytes that the lane may still write. A hole takes them from what the disk has free, and only from there. A spare
+ * file is not counted: one more segment can be begun, by a start or to give up others.
+ */
+export interface Space {
+  /** When it goes on where it is: spare files come behind that. */
+  readonly room: number;
+  /** When it begins a segment, in a spare file if there is one. */
+  readonly roomBehind: number;
 }
 
 /** A flush of the log that comes meanwhile waits for one such write. */
 const PREFILL_WRITE_BYTES = 128 * 1024;
+/** Of its length. What was left early is a hole for the most part. */
+const MIN_SPARE_BLOCKS = 1 / 2;
 
 export class StorageTaskRunner {
   private readonly memory: SharedHeap;
@@ -115,7 +133,7 @@ export class StorageTaskRunner {
       case 'prefill':
         return prefill(this.memory, this.disk, task);
       case 'space':
-        return roomOf(this.disk, task);
+        return spaceOf(this.disk, task);
       case 'retire':
         this.reader.forget(segmentPath(task.directory, task.lane, task.sequence));
         return retire(this.disk, task);
@@ -123,10 +141,19 @@ export class StorageTaskRunner {
   }
 }
 
-function roomOf(disk: Disk, { directory, lane, segmentBytes }: SpaceTask): number {
-  // One that is all zero may be a hole.
-  const used = listSpares(disk, directory, lane).filter((sequence) => sequence > 0).length;
-  return disk.freeBytes(directory) + used * segmentBytes;
+function spaceOf(disk: Disk, task: SpaceTask): Space {
+  const { directory, lane, segment, position, segmentBytes } = task;
+  const free = disk.freeBytes(directory);
+  let spare = -segmentBytes;
+  for (const sequence of listSpares(disk, directory, lane)) {
+    spare += sizesOf(disk, sparePath(directory, lane, sequence)).blockBytes;
+  }
+  const { bytes, blockBytes } = sizesOf(disk, segmentPath(directory, lane, segment));
+  const hole = bytes - Math.max(position, blockBytes);
+  return {
+    room: hole > free ? free : free + Math.max(0, spare),
+    roomBehind: free + Math.max(0, spare - segmentBytes),
+  };
 }
 
 function retire(disk: Disk, task: RetireTask): number {
@@ -134,8 +161,9 @@ function retire(disk: Disk, task: RetireTask): number {
   const path = segmentPath(directory, lane, sequence);
   // It is gone already when only the sync failed the last time.
   if (disk.exists(path)) {
-    const fits = listSpares(disk, directory, lane).length < task.maxSpares;
-    if (fits && sizeOf(disk, path) === segmentBytes) {
+    const { bytes, blockBytes } = sizesOf(disk, path);
+    const useful = bytes === segmentBytes && blockBytes >= MIN_SPARE_BLOCKS * bytes;
+    if (useful && listSpares(disk, directory, lane).length < task.maxSpares) {
       disk.rename(path, sparePath(directory, lane, sequence));
     } else {
       disk.remove(path);
@@ -143,17 +171,17 @@ function retire(disk: Disk, task: RetireTask): number {
   }
   // The lane takes the last one first, whatever happens here meanwhile.
   const spares = listSpares(disk, directory, lane);
-  for (const spare of spares.slice(0, Math.max(0, spares.length - task.maxSpares))) {
+  for (const spare of spares.slice(0, Math.max(0, spares.length - Math.max(1, task.maxSpares)))) {
     disk.remove(sparePath(directory, lane, spare));
   }
   disk.syncDirectory(directory);
   return listSpares(disk, directory, lane).length;
 }
 
-function sizeOf(disk: Disk, path: string): number {
+function sizesOf(disk: Disk, path: string): { bytes: number; blockBytes: number } {
   const file = disk.open(path, { access: 'read' });
   try {
-    return file.size();
+    return { bytes: file.size(), blockBytes: file.blockBytes() };
   } finally {
     file.close();
   }

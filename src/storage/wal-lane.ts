@@ -89,6 +89,7 @@ export class WalLane {
     this.parts = parts;
     const { heap, memory, executor, scheduler, logger, events } = parts;
     const { directory, lane, lanes, segmentBytes, ringBytes, maxBatchBytes } = options;
+    const stageBytes = maxStageBytes(options);
     this.ring = new EntryRing(memory.ring);
     this.indexBudget = new IndexBudget(maxIndexBytes(options), lanes);
     this.log = new LaneLog(
@@ -96,7 +97,7 @@ export class WalLane {
       this.ring,
       (command) => executor.submit(lane, command),
       scheduler,
-      { ...options, maxStageBytes: maxStageBytes(options) },
+      { ...options, maxStageBytes: stageBytes },
       {
         flushed: (group: GroupLog, io: IoId) => events.flushed(group.id, io),
         written: (place: BatchPlace, batch: WrittenBatch) => this.files.written(place, batch),
@@ -110,18 +111,21 @@ export class WalLane {
     const direct = options.directIo === 'auto';
     const { zeros } = memory;
     this.files = new LaneFiles(
-      { directory, lane, lanes, segmentBytes, ringBytes, maxBatchBytes, direct, zeros },
+      {
+        ...{ directory, lane, lanes, segmentBytes, ringBytes, maxBatchBytes },
+        ...{ maxStageBytes: stageBytes, direct, zeros },
+      },
       executor,
       logger,
       {
         groups: () => this.groups,
         usage: this.usage,
         move: (log, block) => this.log.move(log, block),
-        oldestSegment: () => this.oldestSegment(),
         roll: () => {
           const [log] = this.groups.values();
           if (log !== undefined && parts.usable()) this.log.roll(log);
         },
+        filled: () => this.log.filled(),
         roomy: () => this.log.roomy(),
         admitting: () => this.log.unpinned(),
       },

@@ -57,6 +57,17 @@ describe.each(disks)('%s', (_name, make) => {
     expect(() => new NodeDisk().freeBytes(join(directory, 'none'))).toThrow('ENOENT');
   });
 
+  test('tells what a file takes up of the disk: its holes do not count', () => {
+    const { disk, directory } = make();
+    const file = disk.open(join(directory, 'a'), { access: 'write', create: true });
+    file.extend(1024 * 1024);
+    file.write(new Uint8Array(64 * 1024), 0);
+    file.dataSync();
+    expect(file.blockBytes()).toBeGreaterThanOrEqual(64 * 1024);
+    expect(file.blockBytes()).toBeLessThan(512 * 1024);
+    file.close();
+  });
+
   test('behaves as a plain array of bytes under random reads and writes', () => {
     const seed = 7;
     const random = new SeededRandom(seed);

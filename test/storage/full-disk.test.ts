@@ -1,26 +1,32 @@
 import { describe, expect, it, vi } from 'vitest';
 import { MemoryDisk } from '../../dist/storage/memory-disk.js';
-import { MIB, openLog, type TestLog, texts, vote } from './wal-support.js';
+import { intercepted, MIB, openLog, type TestLog, texts, vote } from './wal-support.js';
 
 const full = expect.objectContaining({ code: 'KEELSON_STORAGE_FULL', outcome: 'rejected' });
 
 const KINDS = { application: 2, blank: 1 };
 
-/** Writes until no more is taken. */
-async function fill(log: TestLog): Promise<void> {
-  for (let entries = 0; entries < 2_000; entries++) {
+/** Writes until no more is taken, or so many entries; returns whether the disk is full. */
+async function write(log: TestLog, most: number): Promise<boolean> {
+  const failed = log.nextFailure();
+  for (let entries = 0; entries < most; entries++) {
     try {
-      await log.durable(log.append(texts(1, 'z'.repeat(10_000))));
+      await Promise.race([log.writeNext(texts(1, 'z'.repeat(10_000))), failed]);
     } catch (error) {
       expect(error).toEqual(full);
       expect(log.failure).toBeUndefined();
-      return;
+      return true;
     }
+    if (log.failure !== undefined) throw log.failure;
   }
-  throw new Error('the disk did not fill');
+  return false;
 }
 
-const sizes = [1.25, 1.5, 2, 2.25, 2.75, 4];
+async function fill(log: TestLog): Promise<void> {
+  if (!(await write(log, 2_000))) throw new Error('the disk did not fill');
+}
+
+const sizes = [1.25, 1.75, 2, 2.25, 2.75, 4];
 
 describe.each(sizes)('a disk with room for %s segments that the log has filled', (segments) => {
   const capacityBytes = segments * MIB;
@@ -69,6 +75,20 @@ describe.each(sizes)('a disk with room for %s segments that the log has filled',
     await vi.waitFor(() => expect(log.writableCalls).toBe(1), 10_000);
     await log.durable(log.append(texts(1)));
   });
+
+  it('takes entries again, and is full again, as often as it is purged', async () => {
+    const disk = new MemoryDisk({ capacityBytes });
+    const log = await openLog(disk);
+    for (let round = 1; round <= 3; round++) {
+      const before = log.lastIndex;
+      await fill(log);
+      expect((log.lastIndex - before) * 10_000).toBeGreaterThan(MIB / 2);
+      const calls = log.writableCalls;
+      log.purge(log.lastIndex);
+      await log.writableAfter(calls);
+    }
+    expect((await openLog(disk.crash())).lastIndex).toBe(log.lastIndex);
+  });
 });
 
 it('a log that has filled its disk and is purged gives up segments by itself, and goes on', async () => {
@@ -79,4 +99,50 @@ it('a log that has filled its disk and is purged gives up segments by itself, an
   await vi.waitFor(() => expect(log.writableCalls).toBe(1), 10_000);
   await log.durable(log.append(texts(1)));
   expect((await openLog(disk.crash())).lastIndex).toBe(log.lastIndex);
+});
+
+it.each([1.25, 1.75, 3, 6])(
+  'a log of one entry does not keep a disk of %s segments full',
+  async (segments) => {
+    const disk = new MemoryDisk({ capacityBytes: segments * MIB });
+    const log = await openLog(disk);
+    await log.write(texts(1, 'idle'), 1, 1, 1);
+    log.lastIndex = 0;
+    for (let round = 1; round <= 2; round++) {
+      await fill(log);
+      const calls = log.writableCalls;
+      log.purge(log.lastIndex);
+      await log.writableAfter(calls);
+    }
+    const found = await openLog(disk.crash());
+    expect(await found.contents(1)).toEqual(['idle-1']);
+  },
+);
+
+it('a load that purges what it writes goes on for ever on a disk of 2.5 segments', async () => {
+  const disk = new MemoryDisk({ capacityBytes: 2.5 * MIB });
+  const log = await openLog(disk);
+  for (let round = 1; round <= 20; round++) {
+    const calls = log.writableCalls;
+    const full = await write(log, 40);
+    log.purge(log.lastIndex);
+    if (full) await log.writableAfter(calls);
+  }
+  expect(log.store.metrics().retiredSegments).toBeGreaterThan(4);
+});
+
+it('a full disk that once does not tell how much room it has is asked again', async () => {
+  const disk = new MemoryDisk({ capacityBytes: 2 * MIB });
+  let silent = 0;
+  const executor = intercepted(disk, (task, proceed) => {
+    if (task.type !== 'space' || silent === 0) return proceed();
+    silent--;
+    return Promise.reject(new Error('EIO'));
+  });
+  const log = await openLog(disk, { executor });
+  await fill(log);
+  silent = 1;
+  disk.capacityBytes += 2 * MIB;
+  await vi.waitFor(() => expect(log.writableCalls).toBe(1), 10_000);
+  expect(silent).toBe(0);
 });

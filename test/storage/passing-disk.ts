@@ -32,6 +32,7 @@ export class RecordingDisk implements Disk {
       path,
       direct: file.direct,
       size: () => file.size(),
+      blockBytes: () => file.blockBytes(),
       read: (view, position) => file.read(view, position),
       write(view, position) {
         file.write(view, position);
@@ -182,6 +183,10 @@ class PassingFile implements DiskFile {
 
   size(): number {
     return this.content().length;
+  }
+
+  blockBytes(): number {
+    return this.size();
   }
 
   read(view: Uint8Array, position: number): number {

@@ -147,19 +147,27 @@ describe('segments that nothing needs any more', () => {
     }
   });
 
-  it('become spare files only in full length, and no more of them than are wanted', async () => {
+  it('become spare files only in full length, with most of their blocks, and as many as are wanted', () => {
     const disk = new MemoryDisk();
     const heap = SharedHeap.create({ maximumBytes: MIB });
     const runner = new StorageTaskRunner(heap, disk);
     makeDirectories(disk, WAL);
     const base = { type: 'retire', directory: WAL, lane: 0, maxSpares: 2 } as const;
-    const sizes = [4096, 8192, 8192, 8192];
-    const counts = sizes.map((size, at) => {
-      disk.open(segmentFile(at + 1), { access: 'write', create: true }).extend(size);
-      return runner.run({ ...base, sequence: at + 1, segmentBytes: 8192 });
+    const files = [
+      { bytes: 8192, written: 8192 },
+      { bytes: 16384, written: 4096 },
+      { bytes: 16384, written: 12288 },
+      { bytes: 16384, written: 16384 },
+      { bytes: 16384, written: 16384 },
+    ];
+    const counts = files.map(({ bytes, written }, at) => {
+      const file = disk.open(segmentFile(at + 1), { access: 'write', create: true });
+      file.extend(bytes);
+      file.write(new Uint8Array(written), 0);
+      return runner.run({ ...base, sequence: at + 1, segmentBytes: 16384 });
     });
-    expect(counts).toEqual([0, 1, 2, 2]);
-    expect(disk.list(WAL)).toEqual(['lane-0-spare-0000000002', 'lane-0-spare-0000000003']);
+    expect(counts).toEqual([0, 0, 1, 2, 2]);
+    expect(disk.list(WAL)).toEqual(['lane-0-spare-0000000003', 'lane-0-spare-0000000004']);
   });
 
   it('leave few spare files behind when most of a large log is purged', async () => {

@@ -21,11 +21,16 @@ async function writeIdle(log: TestLog, groups: number, bytes: number): Promise<v
 }
 
 /** Writes to group 0, one entry at a time, and keeps nothing of it, until the condition holds. */
-async function load(log: TestLog, until: () => boolean, first = 1): Promise<number> {
+async function load(
+  log: TestLog,
+  until: () => boolean,
+  first = 1,
+  entryBytes = 8_000,
+): Promise<number> {
   let next = first;
   for (; !until(); next++) {
     expect(next - first).toBeLessThan(5_000);
-    await log.write([Buffer.alloc(8_000)], 1, 0, next);
+    await log.write([Buffer.alloc(entryBytes)], 1, 0, next);
     log.store.purge(0, { index: next, term: 1 });
     await turn();
   }
@@ -158,6 +163,40 @@ describe('entries of idle logs are moved', () => {
     };
     await Promise.all(Array.from({ length: writers }, write));
     expect(log.store.metrics().movedBytes).toBeGreaterThan(10 * 100 * KIB);
+  });
+
+  it.each([4, 32, 128])(
+    'in time for an entry of the largest size: batches of %i KiB',
+    async (kib) => {
+      const refused: number[] = [];
+      for (let entries = 60; entries < 110; entries += 3) {
+        const disk = new MemoryDisk();
+        const log = await openLog(disk, { ...SMALL, maxBatchBytes: kib * KIB });
+        await writeIdle(log, 1, 10);
+        const begun = await load(log, () => segments(disk).length === 2, 1, 3_000);
+        const next = await load(log, () => log.lastIndex >= begun + entries, begun, 3_000);
+        let taken = false;
+        const largest = Buffer.alloc(SMALL.segmentBytes / 4 - 200);
+        log.appendInTime([largest], 1, 0, next).then(() => {
+          taken = true;
+        });
+        for (let turns = 0; turns < 200 && !taken; turns++) await turn();
+        if (!taken) refused.push(entries);
+      }
+      expect(refused).toEqual([]);
+    },
+  );
+
+  it.each([0, 1])('beside votes, which are all that is written: %i idle logs', async (idle) => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk, SMALL);
+    await writeIdle(log, idle, 10);
+    let term = 2;
+    while (!segments(disk).includes('lane-0-0000000020.wal')) {
+      await log.durable(log.saveVote(vote(term++, 1, false)));
+      expect(segments(disk).length).toBeLessThanOrEqual(4);
+      await turn();
+    }
   });
 
   it('by starts that write little each', async () => {
