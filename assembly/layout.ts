@@ -109,7 +109,7 @@ export const INDEX_ENTRY_OFFSET_SEGMENT: usize = 0;
 export const INDEX_ENTRY_OFFSET_ITEM_POSITION: usize = 4;
 export const INDEX_ENTRY_OFFSET_PAYLOAD_POSITION: usize = 8;
 export const INDEX_ENTRY_OFFSET_LENGTH: usize = 12;
-export const INDEX_CHUNK_ENTRIES: u32 = 4096;
+export const INDEX_CHUNK_ENTRIES: u32 = 32;
 
 export const TERM_RUN_BYTES: u32 = 16;
 export const TERM_RUN_OFFSET_FIRST_INDEX: usize = 0;

@@ -250,7 +250,8 @@ export const INDEX_ENTRY = {
   },
 } as const;
 
-export const INDEX_CHUNK_ENTRIES = 4096;
+/** So few that a log of a handful of entries takes little. */
+export const INDEX_CHUNK_ENTRIES = 32;
 
 export const TERM_RUN = {
   bytes: 16,

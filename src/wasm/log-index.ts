@@ -3,7 +3,8 @@
  * a run for each change of term. All questions cost one crossing into WASM, however many entries they
  * are about.
  *
- * The index grows by chunks and gives chunks that truncation or purge emptied back to the heap. One
+ * The index grows by an eighth at a time, in chunks of 512 bytes, and gives chunks that truncation or
+ * purge emptied back to the heap: at most 20 bytes for an entry, and 704 for a log that has one. One
  * thread owns it: the one that created the heap.
  */
 import { invariant } from '../base/assert.js';
@@ -26,7 +27,10 @@ const POINTER_BYTES = 4;
 const MIN_TABLE_BYTES = 64;
 /** The most extents one scan returns; who wants more goes on behind the last. */
 const MAX_EXTENTS = 64;
-const FIXED_BYTES: number = INDEX_DESCRIPTOR.bytes + MAX_EXTENTS * EXTENT.bytes;
+const EXTENTS_BYTES = MAX_EXTENTS * EXTENT.bytes;
+/** What an index has ahead of its entries: a share of them, and at most so many chunks. */
+const GROWTH_SHARE = 1 / 8;
+const MAX_GROWTH_CHUNKS = 128;
 
 /** Entries of one segment that stand side by side: their items, and their payloads. */
 export interface IndexExtent {
@@ -59,7 +63,6 @@ export class LogIndex {
   private readonly heap: SharedHeap;
   private readonly exports: KeelsonExports;
   private readonly descriptor: number;
-  private readonly extents: number;
   private chunks: number[] = [];
   private directory: number;
   private directoryBytes: number = MIN_TABLE_BYTES;
@@ -76,7 +79,6 @@ export class LogIndex {
     this.heap = heap;
     this.exports = heap.exports;
     this.descriptor = heap.allocate(INDEX_DESCRIPTOR.bytes);
-    this.extents = heap.allocate(MAX_EXTENTS * EXTENT.bytes);
     this.directory = heap.allocate(this.directoryBytes);
     this.runs = heap.allocate(this.runsBytes);
     heap.bytes.fill(0, this.descriptor, this.descriptor + INDEX_DESCRIPTOR.bytes);
@@ -116,7 +118,8 @@ export class LogIndex {
 
   /** Bytes of the heap that the index holds. */
   get bytes(): number {
-    return FIXED_BYTES + this.directoryBytes + this.runsBytes + this.chunks.length * CHUNK_BYTES;
+    const tables = this.directoryBytes + this.runsBytes;
+    return INDEX_DESCRIPTOR.bytes + tables + this.chunks.length * CHUNK_BYTES;
   }
 
   /** How many runs of one term the index has. */
@@ -132,11 +135,11 @@ export class LogIndex {
   bytesWith(lastIndex: number, runs: number, firstIndex: number): number {
     const base = Math.max(this.base, firstIndex);
     const wanted = Math.ceil(Math.max(0, lastIndex + 1 - base) / INDEX_CHUNK_ENTRIES);
-    const chunks = Math.max(this.chunks.length, wanted);
+    const chunks = Math.max(this.chunks.length, withGrowth(wanted));
     const directory = Math.max(this.directoryBytes, tableBytes(chunks * POINTER_BYTES));
     const table = Math.max(this.runsBytes, tableBytes(runs * TERM_RUN.bytes));
     // All that were outgrown are together smaller than the one that is in use.
-    return FIXED_BYTES + 2 * directory + 2 * table + chunks * CHUNK_BYTES;
+    return INDEX_DESCRIPTOR.bytes + 2 * directory + 2 * table + chunks * CHUNK_BYTES;
   }
 
   /**
@@ -290,19 +293,20 @@ export class LogIndex {
    * Empty when the index does not have `firstIndex`.
    */
   scan(firstIndex: number, lastIndex: number, maxBytes: number): IndexExtent[] {
+    const found = this.heap.allocate(EXTENTS_BYTES);
     const count = this.exports.indexScan(
       this.descriptor,
       firstIndex,
       lastIndex,
       maxBytes,
-      this.extents,
+      found,
       MAX_EXTENTS,
     );
     const view = this.heap.view;
     const offset = EXTENT.offset;
     const extents: IndexExtent[] = [];
     for (let i = 0; i < count; i++) {
-      const at = this.extents + i * EXTENT.bytes;
+      const at = found + i * EXTENT.bytes;
       extents.push({
         segment: view.getUint32(at + offset.segment, true),
         firstIndex: view.getFloat64(at + offset.firstIndex, true),
@@ -312,6 +316,7 @@ export class LogIndex {
         payloadLength: view.getUint32(at + offset.payloadLength, true),
       });
     }
+    this.heap.release(found, EXTENTS_BYTES);
     return extents;
   }
 
@@ -336,7 +341,6 @@ export class LogIndex {
     this.chunks = [];
     this.heap.release(this.directory, this.directoryBytes);
     this.heap.release(this.runs, this.runsBytes);
-    this.heap.release(this.extents, MAX_EXTENTS * EXTENT.bytes);
     this.heap.release(this.descriptor, INDEX_DESCRIPTOR.bytes);
   }
 
@@ -373,7 +377,7 @@ export class LogIndex {
     const offset = INDEX_DESCRIPTOR.offset;
     const entries = this.heap.view.getUint32(this.descriptor + offset.wantedEntries, true);
     const runs = this.heap.view.getUint32(this.descriptor + offset.wantedRuns, true);
-    const chunks = Math.ceil(entries / INDEX_CHUNK_ENTRIES);
+    const chunks = withGrowth(Math.ceil(entries / INDEX_CHUNK_ENTRIES));
     try {
       this.makeDirectoryRoom(chunks * POINTER_BYTES);
       this.makeRunsRoom(runs * TERM_RUN.bytes);
@@ -423,6 +427,11 @@ export class LogIndex {
       true,
     );
   }
+}
+
+/** How many chunks an index takes that needs so many. */
+function withGrowth(chunks: number): number {
+  return chunks + Math.min(MAX_GROWTH_CHUNKS, Math.floor(chunks * GROWTH_SHARE));
 }
 
 /** Tables grow by doubling. */

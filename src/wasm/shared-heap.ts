@@ -41,6 +41,8 @@ const MAX_PAGES = 65535;
 const MIN_ALLOCATION_BYTES = 64;
 /** Growing takes about 100 µs, however much: every thread hears of it. What is not used takes no memory. */
 const GROWTH_PAGES = 64;
+/** Of regions that are allocated, by the class of their size. */
+const SIZES: readonly number[] = Array.from({ length: 33 }, (_, sizeClass) => 2 ** sizeClass);
 
 export class SharedHeap {
   readonly exports: KeelsonExports;
@@ -141,11 +143,10 @@ export class SharedHeap {
    */
   allocate(bytes: number): number {
     const sizeClass = sizeClassOf(bytes);
+    const size = SIZES[sizeClass]!;
     const pointer = this.free[sizeClass]?.pop();
-    if (pointer === undefined) {
-      return this.reserve(2 ** sizeClass, Math.min(2 ** sizeClass, 4096));
-    }
-    this.freeBytes -= 2 ** sizeClass;
+    if (pointer === undefined) return this.reserve(size, Math.min(size, 4096));
+    this.freeBytes -= size;
     return pointer;
   }
 
@@ -154,7 +155,7 @@ export class SharedHeap {
     const sizeClass = sizeClassOf(bytes);
     this.free[sizeClass] ??= [];
     this.free[sizeClass].push(pointer);
-    this.freeBytes += 2 ** sizeClass;
+    this.freeBytes += SIZES[sizeClass]!;
   }
 
   /**
@@ -208,5 +209,5 @@ export class SharedHeap {
 }
 
 function sizeClassOf(bytes: number): number {
-  return Math.ceil(Math.log2(Math.max(bytes, MIN_ALLOCATION_BYTES)));
+  return 32 - Math.clz32(Math.max(bytes, MIN_ALLOCATION_BYTES) - 1);
 }

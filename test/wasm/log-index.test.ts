@@ -341,6 +341,23 @@ describe('a log index', () => {
     index.dispose();
   });
 
+  test('takes at most 20 bytes for an entry and 704 for a log, however small the logs are', () => {
+    const bench = createBench();
+    const before = bench.heap.reservedBytes;
+    let entries = 0;
+    const counts = [1, 5, 32, 33, 100, 1000];
+    const indexes = Array.from({ length: 600 }, (_, at) => {
+      const index = new LogIndex(bench.heap);
+      const count = counts[at % counts.length]!;
+      append(bench, index, [{ firstIndex: 1, term: 1, payloads: payloadsOf(count, 0) }]);
+      expect(index.bytes, `${count} entries`).toBeLessThanOrEqual(20 * count + 704);
+      entries += count;
+      return index;
+    });
+    expect(bench.heap.reservedBytes - before).toBeLessThan(20 * entries + 704 * indexes.length);
+    for (const index of indexes) index.dispose();
+  });
+
   test('an extent ends where payloads are apart, even if the items stand side by side', () => {
     const bench = createBench();
     const index = new LogIndex(bench.heap);
