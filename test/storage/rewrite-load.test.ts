@@ -107,7 +107,8 @@ describe('entries of idle logs are moved', () => {
     const disk = new MemoryDisk();
     const log = await openLog(disk, SMALL);
     await writeIdle(log, 150, 2_000);
-    const { groups } = log.store as unknown as { groups: Map<number, unknown> };
+    const { lanes } = log.store as unknown as { lanes: { groups: Map<number, unknown> }[] };
+    const { groups } = lanes[0]!;
     const values = groups.values.bind(groups);
     let asked = 0;
     groups.values = () => {
