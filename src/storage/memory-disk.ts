@@ -257,7 +257,6 @@ class MemoryDiskFile implements DiskFile {
 
   blockBytes(): number {
     this.check();
-    this.disk.faults.begin('size', this.path, false);
     return this.inode.occupiedPages * PAGE_BYTES;
   }
 

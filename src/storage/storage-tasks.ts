@@ -4,7 +4,7 @@
  */
 
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import type { Disk } from './disk.js';
+import type { Disk, DiskFile } from './disk.js';
 import type { Inspection, InspectTask } from './lane-inspection.js';
 import { inspectLane } from './lane-inspection.js';
 import {
@@ -146,10 +146,11 @@ function spaceOf(disk: Disk, task: SpaceTask): Space {
   const free = disk.freeBytes(directory);
   let spare = -segmentBytes;
   for (const sequence of listSpares(disk, directory, lane)) {
-    spare += sizesOf(disk, sparePath(directory, lane, sequence)).blockBytes;
+    spare += withFile(disk, sparePath(directory, lane, sequence), (file) => file.blockBytes());
   }
-  const { bytes, blockBytes } = sizesOf(disk, segmentPath(directory, lane, segment));
-  const hole = bytes - Math.max(position, blockBytes);
+  const hole = withFile(disk, segmentPath(directory, lane, segment), (file) => {
+    return file.size() - Math.max(position, file.blockBytes());
+  });
   return {
     room: hole > free ? free : free + Math.max(0, spare),
     roomBehind: free + Math.max(0, spare - segmentBytes),
@@ -161,8 +162,9 @@ function retire(disk: Disk, task: RetireTask): number {
   const path = segmentPath(directory, lane, sequence);
   // It is gone already when only the sync failed the last time.
   if (disk.exists(path)) {
-    const { bytes, blockBytes } = sizesOf(disk, path);
-    const useful = bytes === segmentBytes && blockBytes >= MIN_SPARE_BLOCKS * bytes;
+    const useful = withFile(disk, path, (file) => {
+      return file.size() === segmentBytes && file.blockBytes() >= MIN_SPARE_BLOCKS * segmentBytes;
+    });
     if (useful && listSpares(disk, directory, lane).length < task.maxSpares) {
       disk.rename(path, sparePath(directory, lane, sequence));
     } else {
@@ -178,10 +180,10 @@ function retire(disk: Disk, task: RetireTask): number {
   return listSpares(disk, directory, lane).length;
 }
 
-function sizesOf(disk: Disk, path: string): { bytes: number; blockBytes: number } {
+function withFile<T>(disk: Disk, path: string, use: (file: DiskFile) => T): T {
   const file = disk.open(path, { access: 'read' });
   try {
-    return { bytes: file.size(), blockBytes: file.blockBytes() };
+    return use(file);
   } finally {
     file.close();
   }
