@@ -28,6 +28,13 @@ export interface BatchLimits {
   readonly maxStageBytes: number;
 }
 
+export interface LaneRoom {
+  /** Whether the lane takes so many bytes of entries more now. */
+  readonly admits: (bytes: number) => boolean;
+  /** STORAGE_FULL when the disk has no room for them. */
+  readonly refusal: (bytes: number) => KeelsonError | undefined;
+}
+
 export class BatchComposer {
   /** Bytes of the largest stage that was refused; 0 when none was since there was room. */
   refusedBytes = 0;
@@ -38,18 +45,11 @@ export class BatchComposer {
   private open: LaneBatch | undefined;
   private readonly closed: LaneBatch[] = [];
   private staging: Staging | undefined;
+  private readonly room: LaneRoom;
 
-  /** Whether the lane takes so many bytes of entries more now. */
-  private readonly admits: (bytes: number) => boolean;
-
-  constructor(
-    heap: SharedHeap,
-    ring: EntryRing,
-    limits: BatchLimits,
-    admits: (bytes: number) => boolean,
-  ) {
+  constructor(heap: SharedHeap, ring: EntryRing, limits: BatchLimits, room: LaneRoom) {
     this.heap = heap;
-    this.admits = admits;
+    this.room = room;
     this.codec = new BlockCodec(heap);
     this.ring = ring;
     this.limits = limits;
@@ -93,7 +93,8 @@ export class BatchComposer {
     const { firstIndex, term, time, kind, payloads, count } = entries;
     invariant(count > 0, 'something is staged');
     const bytes = blockBytes(payloads, count);
-    if (kind === ENTRY_KIND.application) this.checkAdmitted(bytes);
+    const refusal = kind === ENTRY_KIND.application ? this.refusal(bytes) : undefined;
+    if (refusal !== undefined) throw refusal;
     // The entry that opens a term is no client's: refusing it would stop a leader that has just won.
     const pointer =
       kind === ENTRY_KIND.application
@@ -120,7 +121,8 @@ export class BatchComposer {
   receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): Staging {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
-    this.checkAdmitted(bytes);
+    const refusal = this.refusal(bytes);
+    if (refusal !== undefined) throw refusal;
     // They may overwrite a part of the log, and then a record of that comes first.
     const pointer = this.placeStaging(group, bytes, 0, RECORD_BYTES);
     let at = pointer;
@@ -310,11 +312,14 @@ export class BatchComposer {
     return this.controlBatch(group, bytes).ring.end;
   }
 
-  private checkAdmitted(bytes: number): void {
+  /** Why so many bytes of entries are not taken now. */
+  private refusal(bytes: number): KeelsonError | undefined {
     // What never fits is told so, and does not wait.
-    if (bytes > this.limits.maxStageBytes || this.admits(bytes)) return;
+    if (bytes > this.limits.maxStageBytes) return undefined;
+    const full = this.room.refusal(bytes);
+    if (full !== undefined || this.room.admits(bytes)) return full;
     this.refusedBytes = Math.max(this.refusedBytes, bytes);
-    throw new KeelsonError(
+    return new KeelsonError(
       'KEELSON_OVERLOADED',
       'Entries in old segments of the log have to be moved before it may grow. Try again after `writable`.',
       { details: { bytes } },

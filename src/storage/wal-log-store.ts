@@ -161,7 +161,10 @@ export class WalLogStore implements LogStore {
       limits,
       events,
       () => this.oldestSegment(),
-      (bytes) => this.files.admits(bytes),
+      {
+        admits: (bytes) => this.files.admits(bytes),
+        refusal: (bytes) => this.diskRefusal(bytes),
+      },
     );
     this.files = new LaneFiles(
       {
@@ -184,6 +187,7 @@ export class WalLogStore implements LogStore {
           const [log] = this.groups.values();
           if (log !== undefined && this.usable()) this.lane.roll(log);
         },
+        queuedBytes: () => this.lane.queuedBytes,
         filled: () => this.lane.filled(),
         roomy: () => this.lane.roomy(),
         admitting: () => this.lane.unpinned(),
@@ -225,7 +229,8 @@ export class WalLogStore implements LogStore {
     const { firstIndex, count, term, kind } = entries;
     const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
     const fromClients = kind === ENTRY_KIND.application;
-    if (fromClients) this.checkRoom();
+    const refusal = fromClients ? this.diskRefusal(0) : undefined;
+    if (refusal !== undefined) throw refusal;
     const lastIndex = firstIndex + count - 1;
     this.indexBudget.check(log, lastIndex, termRuns, fromClients);
     const staged = this.lane.stage(log, entries);
@@ -236,7 +241,6 @@ export class WalLogStore implements LogStore {
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
     this.checkUsable();
     this.checkWritable();
-    this.checkRoom();
     const log = this.group(group);
     const staged = this.lane.receive(log, firstIndex, parts);
     const { lastIndex, termRuns } = staged;
@@ -462,9 +466,9 @@ export class WalLogStore implements LogStore {
     if (this.damage !== undefined) throw this.damage.refusal();
   }
 
-  private checkRoom(): void {
-    if (!this.files.full) return;
-    throw new KeelsonError(
+  private diskRefusal(bytes: number): KeelsonError | undefined {
+    if (this.files.hasRoom(bytes)) return undefined;
+    return new KeelsonError(
       'KEELSON_STORAGE_FULL',
       `The disk of ${this.directory} is full. Nothing was changed, and reads and elections go on. Free ` +
         'space, or let the log be purged: entries are taken again by themselves.',
