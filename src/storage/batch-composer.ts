@@ -7,7 +7,7 @@ import { KeelsonError } from '../base/errors.js';
 import type { LogId, LogIndex, Term } from '../engine/types.js';
 import { writeHardState } from '../wasm/batch-codec.js';
 import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
-import { BLOCK, BLOCK_FLAG, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
+import { BLOCK, BLOCK_FLAG, ENTRY_KIND, HARD_STATE, ITEM, SECTOR_BYTES } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { entriesOfBlock } from './block-slice.js';
 import type { EntryRing } from './entry-ring.js';
@@ -15,11 +15,13 @@ import { batchFlags } from './entry-ring.js';
 import type { GroupLog } from './group-log.js';
 import { addAppend, hardStatesWith, hasContent, type LaneBatch, newBatch } from './lane-batch.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
-import { dropBefore, listBlocks, Staging } from './staging.js';
+import { dropBefore, holdsEntriesOfClients, listBlocks, Staging } from './staging.js';
 
 const RECORD_BYTES: number = BLOCK.bytes + ITEM.bytes;
 /** A stage never takes the last free control slots: votes and truncations do. */
 const KEPT_CONTROL_SLOTS = 2;
+/** Entries of a log itself that come from a leader, while those of clients are refused: they fit into a slot. */
+const MAX_OWN_BYTES = 2 * SECTOR_BYTES;
 
 export interface BatchLimits {
   readonly maxBatchBytes: number;
@@ -122,15 +124,24 @@ export class BatchComposer {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
     const refusal = this.refusal(bytes);
-    if (refusal !== undefined) throw refusal;
+    const slots = this.ring.freeControlSlots;
+    if (refusal !== undefined && (bytes > MAX_OWN_BYTES || slots <= KEPT_CONTROL_SLOTS)) {
+      throw refusal;
+    }
     // They may overwrite a part of the log, and then a record of that comes first.
-    const pointer = this.placeStaging(group, bytes, 0, RECORD_BYTES);
+    const pointer =
+      refusal === undefined
+        ? this.placeStaging(group, bytes, 0, RECORD_BYTES)
+        : this.placeControlStaging(group, bytes + RECORD_BYTES);
     let at = pointer;
     for (const part of parts) {
       this.heap.bytes.set(part, at);
       at += part.length;
     }
     const verified = this.codec.verifyBlocks(pointer, bytes, group.id, firstIndex);
+    // As their leader takes them: without the entry that opens a term nothing is committed in it.
+    if (refusal !== undefined && holdsEntriesOfClients(this.heap.view, pointer, bytes))
+      throw refusal;
     return this.keepStaging(group, {
       firstIndex,
       lastIndex: verified.lastIndex,

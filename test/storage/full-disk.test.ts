@@ -210,3 +210,23 @@ it('a full disk that once does not tell how much room it has is asked again', as
   await vi.waitFor(() => expect(log.writableCalls).toBe(1), 10_000);
   expect(silent).toBe(0);
 });
+
+it('a follower on a full disk takes the entry that opens a term, as its leader does, but none of clients', async () => {
+  const disk = new MemoryDisk({ capacityBytes: 2 * MIB });
+  const log = await openLog(disk);
+  await fill(log);
+  const { lastIndex } = log;
+  const leader = await openLog(new MemoryDisk());
+  leader.store.resetLog(0, { index: lastIndex, term: 1 }, leader.nextIo(1, lastIndex));
+  leader.append([new Uint8Array(0)], 2, 0, lastIndex + 1, KINDS.blank);
+  await leader.durable(leader.append(texts(1), 2));
+  const sent = async (index: number) => (await leader.store.read(0, index, index, 4096)).parts;
+  const blank = await sent(lastIndex + 1);
+  const ofClient = await sent(lastIndex + 2);
+  const staged = log.store.receive(0, lastIndex + 1, blank);
+  const io = log.nextIo(2, lastIndex + 1);
+  log.store.append(0, staged, lastIndex + 1, io);
+  await log.durable(io);
+  expect(() => log.store.receive(0, lastIndex + 2, ofClient)).toThrowError(full);
+  expect((await openLog(disk.crash())).lastIndex).toBe(lastIndex + 1);
+});
