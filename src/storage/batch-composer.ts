@@ -7,7 +7,7 @@ import { KeelsonError } from '../base/errors.js';
 import type { LogId, LogIndex, Term } from '../engine/types.js';
 import { writeHardState } from '../wasm/batch-codec.js';
 import { BlockCodec, blockBytes } from '../wasm/block-codec.js';
-import { BLOCK, BLOCK_FLAG, ENTRY_KIND, HARD_STATE, ITEM } from '../wasm/layout.js';
+import { BLOCK, BLOCK_FLAG, ENTRY_KIND, HARD_STATE, ITEM, SECTOR_BYTES } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { entriesOfBlock } from './block-slice.js';
 import type { EntryRing } from './entry-ring.js';
@@ -15,17 +15,26 @@ import { batchFlags } from './entry-ring.js';
 import type { GroupLog } from './group-log.js';
 import { addAppend, hardStatesWith, hasContent, type LaneBatch, newBatch } from './lane-batch.js';
 import type { EntriesToStage, StagedEntries } from './log-store.js';
-import { dropBefore, listBlocks, Staging } from './staging.js';
+import { dropBefore, holdsEntriesOfClients, listBlocks, Staging } from './staging.js';
 
 const RECORD_BYTES: number = BLOCK.bytes + ITEM.bytes;
 /** A stage never takes the last free control slots: votes and truncations do. */
 const KEPT_CONTROL_SLOTS = 2;
+/** Entries of a log itself that come from a leader, while those of clients are refused: they fit into a slot. */
+const MAX_OWN_BYTES = 2 * SECTOR_BYTES;
 
 export interface BatchLimits {
   readonly maxBatchBytes: number;
   readonly maxBatchEntries: number;
   /** The most that one `stage` or `receive` takes, bytes of blocks. */
   readonly maxStageBytes: number;
+}
+
+export interface LaneRoom {
+  /** Whether the lane takes so many bytes of entries more now. */
+  readonly admits: (bytes: number) => boolean;
+  /** STORAGE_FULL when the disk has no room for them. */
+  readonly refusal: (bytes: number) => KeelsonError | undefined;
 }
 
 export class BatchComposer {
@@ -38,18 +47,11 @@ export class BatchComposer {
   private open: LaneBatch | undefined;
   private readonly closed: LaneBatch[] = [];
   private staging: Staging | undefined;
+  private readonly room: LaneRoom;
 
-  /** Whether the lane takes so many bytes of entries more now. */
-  private readonly admits: (bytes: number) => boolean;
-
-  constructor(
-    heap: SharedHeap,
-    ring: EntryRing,
-    limits: BatchLimits,
-    admits: (bytes: number) => boolean,
-  ) {
+  constructor(heap: SharedHeap, ring: EntryRing, limits: BatchLimits, room: LaneRoom) {
     this.heap = heap;
-    this.admits = admits;
+    this.room = room;
     this.codec = new BlockCodec(heap);
     this.ring = ring;
     this.limits = limits;
@@ -93,7 +95,8 @@ export class BatchComposer {
     const { firstIndex, term, time, kind, payloads, count } = entries;
     invariant(count > 0, 'something is staged');
     const bytes = blockBytes(payloads, count);
-    if (kind === ENTRY_KIND.application) this.checkAdmitted(bytes);
+    const refusal = kind === ENTRY_KIND.application ? this.refusal(bytes) : undefined;
+    if (refusal !== undefined) throw refusal;
     // The entry that opens a term is no client's: refusing it would stop a leader that has just won.
     const pointer =
       kind === ENTRY_KIND.application
@@ -120,15 +123,25 @@ export class BatchComposer {
   receive(group: GroupLog, firstIndex: LogIndex, parts: readonly Uint8Array[]): Staging {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
-    this.checkAdmitted(bytes);
+    const refusal = this.refusal(bytes);
+    const slots = this.ring.freeControlSlots;
+    if (refusal !== undefined && (bytes > MAX_OWN_BYTES || slots <= KEPT_CONTROL_SLOTS)) {
+      throw refusal;
+    }
     // They may overwrite a part of the log, and then a record of that comes first.
-    const pointer = this.placeStaging(group, bytes, 0, RECORD_BYTES);
+    const pointer =
+      refusal === undefined
+        ? this.placeStaging(group, bytes, 0, RECORD_BYTES)
+        : this.placeControlStaging(group, bytes + RECORD_BYTES);
     let at = pointer;
     for (const part of parts) {
       this.heap.bytes.set(part, at);
       at += part.length;
     }
     const verified = this.codec.verifyBlocks(pointer, bytes, group.id, firstIndex);
+    // As their leader takes them: without the entry that opens a term nothing is committed in it.
+    if (refusal !== undefined && holdsEntriesOfClients(this.heap.view, pointer, bytes))
+      throw refusal;
     return this.keepStaging(group, {
       firstIndex,
       lastIndex: verified.lastIndex,
@@ -310,11 +323,14 @@ export class BatchComposer {
     return this.controlBatch(group, bytes).ring.end;
   }
 
-  private checkAdmitted(bytes: number): void {
+  /** Why so many bytes of entries are not taken now. */
+  private refusal(bytes: number): KeelsonError | undefined {
     // What never fits is told so, and does not wait.
-    if (bytes > this.limits.maxStageBytes || this.admits(bytes)) return;
+    if (bytes > this.limits.maxStageBytes) return undefined;
+    const full = this.room.refusal(bytes);
+    if (full !== undefined || this.room.admits(bytes)) return full;
     this.refusedBytes = Math.max(this.refusedBytes, bytes);
-    throw new KeelsonError(
+    return new KeelsonError(
       'KEELSON_OVERLOADED',
       'Entries in old segments of the log have to be moved before it may grow. Try again after `writable`.',
       { details: { bytes } },

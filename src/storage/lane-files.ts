@@ -11,6 +11,7 @@ import { invariant } from '../base/assert.js';
 import type { Logger } from '../base/logger.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type { LogIndex } from '../engine/types.js';
+import type { DiskUse } from './disk-use.js';
 import type { GroupLog } from './group-log.js';
 import type { WrittenBatch } from './lane-log.js';
 import { maxSpares } from './lane-space.js';
@@ -37,6 +38,10 @@ export type LaneFilesOptions = SpareSegmentOptions & SegmentRewriteOptions;
 export interface LaneLogs
   extends Pick<SegmentRewriteParts, 'groups' | 'usage' | 'move' | 'admitting'> {
   readonly roll: () => void;
+  /** What the lane has taken and not yet written. */
+  readonly queuedBytes: () => number;
+  /** Of all lanes of the store. */
+  readonly diskUse: DiskUse;
   /** The disk is full: who waits for room is to be told. */
   readonly filled: () => void;
   /** The disk was full, and has room again. */
@@ -46,6 +51,7 @@ export interface LaneLogs
 export class LaneFiles {
   private readonly options: LaneFilesOptions;
   private readonly executor: StorageExecutor;
+  private readonly logs: LaneLogs;
   private readonly spare: SpareSegment;
   private readonly retired: RetiredSegments;
   private readonly rewrite: SegmentRewrite;
@@ -62,8 +68,13 @@ export class LaneFiles {
   ) {
     this.options = options;
     this.executor = executor;
-    const { directory, lane, lanes, segmentBytes } = options;
-    this.spare = new SpareSegment(options, executor, logger);
+    this.logs = logs;
+    const { directory, lane, segmentBytes, maxBatchBytes } = options;
+    this.spare = new SpareSegment(options, {
+      executor,
+      logger,
+      take: (bytes) => this.space.take(bytes),
+    });
     this.retired = new RetiredSegments({ directory, lane, segmentBytes }, executor, logger, {
       oldestRead: () => this.reads?.oldestSegment ?? 0,
       // A full disk gets them back: the segment that is written may be a hole, and has no use for spare files.
@@ -76,7 +87,7 @@ export class LaneFiles {
       tried: () => this.rewrite.filesChanged(),
     });
     this.space = new SpaceWatch(
-      { directory, lane, lanes, segmentBytes },
+      { directory, lane, segmentBytes, maxBatchBytes },
       {
         executor,
         scheduler,
@@ -85,14 +96,16 @@ export class LaneFiles {
           this.rewrite.filled();
           logs.filled();
         },
+        groups: logs.groups,
+        queuedBytes: logs.queuedBytes,
+        use: logs.diskUse,
         roomy: () => {
           this.rewrite.goOn();
           logs.roomy();
         },
-        roll: logs.roll,
         makeRoom: () => {
           const begin = this.rewrite.stillFull();
-          if (begin || logs.usage.oldest > this.retired.oldestNamed) logs.roll();
+          if (begin || this.canGiveUp()) logs.roll();
         },
       },
     );
@@ -102,6 +115,7 @@ export class LaneFiles {
       files: () => this.retired.files,
       isBehind: () => this.retired.isBehind,
       isFull: () => this.space.full,
+      admitsMove: (bytes) => this.space.admitsMove(bytes),
       read: (ranges, maxBytes) => this.reading((reads) => reads.gather(ranges, maxBytes)),
     });
   }
@@ -160,6 +174,11 @@ export class LaneFiles {
     return this.reading((reads) => reads.read(log, firstIndex, lastIndex, maxBytes));
   }
 
+  /** Whether the disk has room for so many bytes of entries more. */
+  hasRoom(bytes: number): boolean {
+    return this.space.admits(bytes);
+  }
+
   /** Whether the lane has room for so many bytes that are not durable yet. */
   admits(bytes: number): boolean {
     return this.rewrite.admits(bytes);
@@ -179,6 +198,16 @@ export class LaneFiles {
   async stop(): Promise<void> {
     const { spare, retired, rewrite, space } = this;
     await Promise.all([spare.stop(), retired.stop(), rewrite.stop(), space.stop()]);
+  }
+
+  /** A segment that is begun gives up others, with more in them than it takes itself. */
+  private canGiveUp(): boolean {
+    const { newest, oldestNamed } = this.retired;
+    const { oldest } = this.logs.usage;
+    // Its header names the one that is left for it, which the header behind that gives up.
+    if (oldest > newest && this.space.isWorth('newest')) return true;
+    if (oldestNamed < newest - 1) return oldest > oldestNamed;
+    return oldestNamed < newest && oldest > oldestNamed && this.space.isWorth('before');
   }
 
   private async reading<T>(work: (reads: SegmentReads) => Promise<T>): Promise<T> {

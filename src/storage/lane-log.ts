@@ -12,7 +12,7 @@ import type { KeelsonError } from '../base/errors.js';
 import type { Scheduler } from '../base/scheduler.js';
 import type { IoId, LogId, LogIndex } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
-import { BatchComposer, type BatchLimits } from './batch-composer.js';
+import { BatchComposer, type BatchLimits, type LaneRoom } from './batch-composer.js';
 import { type EntryRing, MAX_CONTROL_HARD_STATES } from './entry-ring.js';
 import type { GroupLog } from './group-log.js';
 import { isHigherVote } from './hard-state.js';
@@ -83,10 +83,11 @@ export class LaneLog {
     limits: LaneLimits,
     events: LaneLogEvents,
     oldestSegment: () => number,
-    admits: (bytes: number) => boolean,
+    room: LaneRoom,
   ) {
-    this.admits = (bytes) => admits(bytes + this.queuedBytes);
-    this.composer = new BatchComposer(heap, ring, limits, this.admits);
+    this.admits = (bytes) => room.admits(bytes + this.queuedBytes);
+    const { refusal } = room;
+    this.composer = new BatchComposer(heap, ring, limits, { admits: this.admits, refusal });
     this.ring = ring;
     this.handOver = handOver;
     this.scheduler = scheduler;

@@ -21,11 +21,11 @@ import {
 } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import type { Disk, DiskFile } from './disk.js';
+import { purgeReserve, segmentHeadBytes, startReserve } from './disk-reserve.js';
 import type { GroupCheckpoint } from './hard-state.js';
 import { emptyCheckpoint, isHigherVote, readHardState } from './hard-state.js';
 import { alignToSector } from './sector.js';
 import {
-  checkpointBytes,
   createSparse,
   listSpares,
   removeOnFailure,
@@ -35,6 +35,7 @@ import {
   type Zeros,
   zeroFill,
 } from './segment-file.js';
+import { StartRoom } from './start-room.js';
 import { readU64 } from './storage-memory.js';
 
 export interface LaneWriterOptions {
@@ -129,12 +130,15 @@ export class LaneWriter {
   private readonly codec: BatchCodec;
   private readonly disk: Disk;
   private readonly options: LaneWriterOptions;
+  private readonly room: StartRoom;
   private readonly groups: Map<number, GroupCheckpoint> = new Map();
   private file: DiskFile | undefined;
   private sequence = 0;
   private epoch = 0;
   private startLsn = 0;
   private fileBytes = 0;
+  /** How far it has blocks of the disk. */
+  private blockBytes = 0;
   private position = 0;
   private failure: unknown;
 
@@ -144,6 +148,7 @@ export class LaneWriter {
     this.codec = new BatchCodec(memory);
     this.disk = disk;
     this.options = options;
+    this.room = new StartRoom(disk, options);
   }
 
   /** Makes the first segment of this run. Returns the place of the carried batch in it, if any. */
@@ -169,7 +174,9 @@ export class LaneWriter {
   write(command: SealCommand): BatchPlace {
     return this.guarded(() => {
       const total = batchBytes(command.blocksLength, command.hardStates, command.flags);
-      if (command.roll || this.position + total > this.fileBytes) {
+      const rolls = command.roll || this.position + total > this.fileBytes;
+      this.claim(command, total, rolls);
+      if (rolls) {
         this.openSegment({
           startLsn: this.startLsn + this.fileBytes,
           prevEnd: this.startLsn + this.position,
@@ -197,6 +204,18 @@ export class LaneWriter {
   close(): void {
     this.file?.close();
     this.file = undefined;
+  }
+
+  private claim({ flags, roll, hardStates }: SealCommand, total: number, rolls: boolean): void {
+    const headBytes = segmentHeadBytes(this.groups.size + hardStates);
+    const bytes = rolls
+      ? headBytes + total
+      : this.position + total - Math.max(this.position, this.blockBytes);
+    // What gives room back goes on when votes have to end.
+    const last = roll || (flags & (BATCH_FLAG.records | BATCH_FLAG.cleanShutdown)) !== 0;
+    const forPurges = last ? 0 : purgeReserve(this.options.segmentBytes, headBytes);
+    const kept = startReserve(headBytes, total) + forPurges;
+    this.room.claim(total, Math.max(0, bytes), this.options.lanes * kept);
   }
 
   private giveBack({ path, end }: DeadTail): void {
@@ -265,8 +284,7 @@ export class LaneWriter {
     const epoch = this.renewEpoch();
     const groups = [...this.groups.values()];
     const carried = carry === undefined ? undefined : this.readCarried(carry);
-    const needed =
-      SECTOR_BYTES + checkpointBytes(groups.length) + (carry?.totalLength ?? firstBatchBytes);
+    const needed = segmentHeadBytes(groups.length) + (carry?.totalLength ?? firstBatchBytes);
     const { path, fileBytes, recycled } = this.takeFile(needed, this.file === undefined);
     const dataStart = writeSegmentStart(
       this.memory,
@@ -285,6 +303,7 @@ export class LaneWriter {
     this.position = dataStart;
     const file = this.disk.open(path, { access: 'write', direct: this.options.direct });
     this.file = file;
+    this.blockBytes = file.blockBytes();
     file.write(this.memory.bytes.subarray(scratch, scratch + dataStart), 0);
     let place: BatchPlace | undefined;
     if (carried !== undefined) {

@@ -69,6 +69,8 @@ export interface SegmentRewriteParts {
   readonly isBehind: () => boolean;
   /** The disk has no room for copies. */
   readonly isFull: () => boolean;
+  /** What is kept on a full disk has room for so many bytes of copies. */
+  readonly admitsMove: (bytes: number) => boolean;
   /** See `LaneLog.move`. */
   readonly move: (log: GroupLog, block: Uint8Array) => boolean;
   /** Clients may append more than before. */
@@ -258,7 +260,7 @@ export class SegmentRewrite {
     for (const use of this.parts.usage.list()) {
       if (use.segment < before) bytes += use.bytes + use.runs * COPY_FRAME_BYTES;
     }
-    return bytes <= FULL_SHARE * this.options.segmentBytes;
+    return bytes <= FULL_SHARE * this.options.segmentBytes && this.parts.admitsMove(bytes);
   }
 
   private hasRoom(bytes: number): boolean {

@@ -33,10 +33,16 @@ export interface SpareSegmentOptions {
   readonly zeros: Zeros;
 }
 
+export interface SpareSegmentParts {
+  readonly executor: StorageExecutor;
+  readonly logger: Logger;
+  /** See `SpaceWatch.take`. */
+  readonly take: (bytes: number) => boolean;
+}
+
 export class SpareSegment {
   private readonly options: SpareSegmentOptions;
-  private readonly executor: StorageExecutor;
-  private readonly logger: Logger;
+  private readonly parts: SpareSegmentParts;
   /** The segment that the log writes, and what it has written of it. */
   private segment = 0;
   private flushes = 0;
@@ -50,10 +56,9 @@ export class SpareSegment {
   private failedIn = 0;
   private stopped = false;
 
-  constructor(options: SpareSegmentOptions, executor: StorageExecutor, logger: Logger) {
+  constructor(options: SpareSegmentOptions, parts: SpareSegmentParts) {
     this.options = options;
-    this.executor = executor;
-    this.logger = logger;
+    this.parts = parts;
   }
 
   /** A batch is durable there. */
@@ -87,8 +92,9 @@ export class SpareSegment {
     const from = this.made;
     const large = this.position / this.flushes >= LARGE_FLUSH_BYTES;
     const to = large ? fileBytes : Math.min(from + SLICE_BYTES, fileBytes);
-    this.slice = this.executor
-      .run({ type: 'prefill', ...base, fileBytes, from, to, zeroed: !large })
+    const zeroed = !large && this.parts.take(to - from);
+    this.slice = this.parts.executor
+      .run({ type: 'prefill', ...base, fileBytes, from, to, zeroed })
       .then(
         (spares) => {
           this.made = to < fileBytes ? to : 0;
@@ -98,7 +104,7 @@ export class SpareSegment {
           // The lane makes its next file itself, and fails if it cannot.
           this.made = 0;
           this.failedIn = this.segment;
-          this.logger.warn(
+          this.parts.logger.warn(
             { event: 'storage.prefill-failed', error },
             'no file was made ahead of time',
           );

@@ -6,7 +6,7 @@
  */
 import { invariant } from '../base/assert.js';
 import type { LogIndex, TermRun } from '../engine/types.js';
-import { BLOCK, ITEM } from '../wasm/layout.js';
+import { BLOCK, ENTRY_KIND, ITEM } from '../wasm/layout.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { sliceBlock } from './block-slice.js';
 import type { GroupLog } from './group-log.js';
@@ -56,6 +56,17 @@ export function listBlocks(view: DataView, pointer: number, length: number): Sta
     offset += bytes;
   }
   return blocks;
+}
+
+/** Of verified blocks: some are not entries of the log itself. */
+export function holdsEntriesOfClients(view: DataView, pointer: number, length: number): boolean {
+  return listBlocks(view, pointer, length).some(({ offset, items }) => {
+    for (let item = 0; item < items; item++) {
+      const at = pointer + offset + BLOCK.bytes + item * ITEM.bytes;
+      if (view.getUint32(at + ITEM.offset.kind, true) === ENTRY_KIND.application) return true;
+    }
+    return false;
+  });
 }
 
 /** Drops the entries before `firstIndex` from the front of staged blocks; returns the bytes left. */

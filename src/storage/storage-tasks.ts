@@ -82,18 +82,16 @@ export interface SpaceTask {
   readonly lane: number;
   readonly segment: number;
   readonly position: number;
-  readonly segmentBytes: number;
+  /** What a batch that does not fit may leave empty at the end of a file. */
+  readonly wasteBytes: number;
 }
 
-/**
- * Bytes that the lane may still write. A hole takes them from what the disk has free, and only from there. A spare
- * file is not counted: one more segment can be begun, by a start or to give up others.
- */
+/** Bytes that the lane may still write. */
 export interface Space {
-  /** When it goes on where it is: spare files come behind that. */
-  readonly room: number;
-  /** When it begins a segment, in a spare file if there is one. */
-  readonly roomBehind: number;
+  /** Into blocks that its segment has already. */
+  readonly blockBytes: number;
+  /** Elsewhere: what the disk has free, or has when spare files are given back. */
+  readonly freeBytes: number;
 }
 
 /** A flush of the log that comes meanwhile waits for one such write. */
@@ -142,19 +140,16 @@ export class StorageTaskRunner {
 }
 
 function spaceOf(disk: Disk, task: SpaceTask): Space {
-  const { directory, lane, segment, position, segmentBytes } = task;
-  const free = disk.freeBytes(directory);
-  let spare = -segmentBytes;
+  const { directory, lane, segment, position, wasteBytes } = task;
+  let freeBytes = disk.freeBytes(directory);
   for (const sequence of listSpares(disk, directory, lane)) {
-    spare += withFile(disk, sparePath(directory, lane, sequence), (file) => file.blockBytes());
+    const path = sparePath(directory, lane, sequence);
+    const blockBytes = withFile(disk, path, (file) => file.blockBytes());
+    freeBytes += Math.max(0, blockBytes - wasteBytes);
   }
-  const hole = withFile(disk, segmentPath(directory, lane, segment), (file) => {
-    return file.size() - Math.max(position, file.blockBytes());
-  });
-  return {
-    room: hole > free ? free : free + Math.max(0, spare),
-    roomBehind: free + Math.max(0, spare - segmentBytes),
-  };
+  const path = segmentPath(directory, lane, segment);
+  const blockBytes = withFile(disk, path, (file) => file.blockBytes());
+  return { blockBytes: Math.max(0, blockBytes - position - wasteBytes), freeBytes };
 }
 
 function retire(disk: Disk, task: RetireTask): number {

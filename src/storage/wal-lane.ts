@@ -17,6 +17,7 @@ import { ENTRY_KIND } from '../wasm/layout.js';
 import { LogIndex as SegmentIndex } from '../wasm/log-index.js';
 import { SegmentUsage } from '../wasm/segment-usage.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
+import type { DiskUse } from './disk-use.js';
 import { EntryRing } from './entry-ring.js';
 import { GroupLog } from './group-log.js';
 import { IndexBudget } from './index-budget.js';
@@ -59,6 +60,8 @@ export interface WalLaneParts {
   readonly logger: Logger;
   readonly events: LogStoreEvents;
   readonly decodeMembership: (payload: Uint8Array, index: LogIndex) => Membership;
+  /** Of all lanes of the store. */
+  readonly diskUse: DiskUse;
   /** Throws when the store has failed or is closed. */
   readonly checkUsable: () => void;
   /** Whether the store may be written to. */
@@ -106,7 +109,10 @@ export class WalLane {
         writable: () => events.writable(),
       },
       () => this.oldestSegment(),
-      (bytes) => this.files.admits(bytes),
+      {
+        admits: (bytes) => this.files.admits(bytes),
+        refusal: (bytes) => this.diskRefusal(bytes),
+      },
     );
     const direct = options.directIo === 'auto';
     const { zeros } = memory;
@@ -125,6 +131,8 @@ export class WalLane {
           const [log] = this.groups.values();
           if (log !== undefined && parts.usable()) this.log.roll(log);
         },
+        queuedBytes: () => this.log.queuedBytes,
+        diskUse: parts.diskUse,
         filled: () => this.log.filled(),
         roomy: () => this.log.roomy(),
         admitting: () => this.log.unpinned(),
@@ -212,7 +220,8 @@ export class WalLane {
     const { firstIndex, count, term, kind } = entries;
     const termRuns = term === log.termRuns.lastTerm ? 0 : 1;
     const fromClients = kind === ENTRY_KIND.application;
-    if (fromClients) this.checkRoom();
+    const refusal = fromClients ? this.diskRefusal(0) : undefined;
+    if (refusal !== undefined) throw refusal;
     const lastIndex = firstIndex + count - 1;
     this.indexBudget.check(log, lastIndex, termRuns, fromClients);
     const staged = this.log.stage(log, entries);
@@ -221,7 +230,6 @@ export class WalLane {
   }
 
   receive(group: number, firstIndex: LogIndex, parts: readonly Uint8Array[]): StagedEntries {
-    this.checkRoom();
     const log = this.group(group);
     const staged = this.log.receive(log, firstIndex, parts);
     const { lastIndex, termRuns } = staged;
@@ -374,10 +382,10 @@ export class WalLane {
     return this.read(log.id, firstIndex, lastIndex, maxBytes);
   }
 
-  private checkRoom(): void {
-    if (!this.files.full) return;
+  private diskRefusal(bytes: number): KeelsonError | undefined {
+    if (this.files.hasRoom(bytes)) return undefined;
     const { directory } = this.options;
-    throw new KeelsonError(
+    return new KeelsonError(
       'KEELSON_STORAGE_FULL',
       `The disk of ${directory} is full. Nothing was changed, and reads and elections go on. Free ` +
         'space, or let the log be purged: entries are taken again by themselves.',

@@ -12,6 +12,7 @@ import { type Scheduler, untilTime } from '../base/scheduler.js';
 import type { IoId, LogId, LogIndex, Membership, RecoveredLog } from '../engine/types.js';
 import type { SharedHeap } from '../wasm/shared-heap.js';
 import { LOG_FOLDER } from './data-directory.js';
+import { DiskUse } from './disk-use.js';
 import { laneOfGroup } from './lane-of-group.js';
 import type {
   EntriesLease,
@@ -107,6 +108,7 @@ export class WalLogStore implements LogStore {
         failed: (error: KeelsonError) => this.poison(error),
         writable: () => events.writable(),
       },
+      diskUse: new DiskUse(),
       checkUsable: () => this.checkUsable(),
       usable: () => this.usable(),
     };

@@ -25,6 +25,8 @@ class Bench {
   readonly warnings: unknown[] = [];
   readonly spare: SpareSegment;
   failing = false;
+  /** The disk has room for zeros beside what is queued and kept. */
+  roomy = true;
   /** Slices that wait until they are let go. */
   held: (() => void)[] | undefined;
   private position = 0;
@@ -44,8 +46,11 @@ class Bench {
     const logger = { warn: (fields: unknown) => this.warnings.push(fields) };
     this.spare = new SpareSegment(
       { directory: '/wal', lane: 0, lanes: 1, segmentBytes: SEGMENT_BYTES, direct: true, zeros },
-      { run } as unknown as StorageExecutor,
-      logger as unknown as Logger,
+      {
+        executor: { run } as unknown as StorageExecutor,
+        logger: logger as unknown as Logger,
+        take: () => this.roomy,
+      },
     );
   }
 
@@ -67,6 +72,14 @@ function isAllZero(disk: MemoryDisk): boolean {
 }
 
 describe('the file of the next segment', () => {
+  it('takes no blocks for zeros that the log may need', async () => {
+    const bench = new Bench();
+    bench.roomy = false;
+    await bench.write(1, 8 * KIB, 0, SEGMENT_BYTES);
+    expect(bench.disk.usedBytes()).toBe(0);
+    expect(isAllZero(bench.disk)).toBe(true);
+  });
+
   it('is filled with zeros beside small flushes, slice by slice, and whole before it is needed', async () => {
     const bench = new Bench();
     await bench.write(1, 8 * KIB, 0, SEGMENT_BYTES / 8);
