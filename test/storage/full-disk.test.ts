@@ -230,3 +230,40 @@ it('a follower on a full disk takes the entry that opens a term, as its leader d
   expect(() => log.store.receive(0, lastIndex + 2, ofClient)).toThrowError(full);
   expect((await openLog(disk.crash())).lastIndex).toBe(lastIndex + 1);
 });
+
+it.each([3.75, 4, 5, 6.5])(
+  'clients of two lanes take no more together of a disk of %s segments than both can write',
+  async (segments) => {
+    const disk = new MemoryDisk({ capacityBytes: segments * MIB });
+    const log = await openLog(disk, { lanes: 2 });
+    const last = [0, 0];
+    const ios: IoId[] = [];
+    const payloads = texts(1, 'z'.repeat(10_000));
+    // A turn fills the memory of both before anything is written.
+    for (let refused = 0; refused < 2 && log.failure === undefined; ) {
+      refused = 0;
+      const calls = log.writableCalls;
+      for (const group of [0, 1]) {
+        try {
+          for (;;) {
+            ios[group] = log.append(payloads, 1, group, last[group]! + 1);
+            last[group]!++;
+          }
+        } catch (error) {
+          if ((error as KeelsonError).code !== 'KEELSON_OVERLOADED') {
+            expect(error).toEqual(full);
+            refused++;
+          }
+        }
+      }
+      if (refused < 2) await Promise.race([log.writableAfter(calls), log.nextFailure()]);
+    }
+    for (const group of [0, 1]) {
+      await Promise.race([log.durable(ios[group]!, group), log.nextFailure()]);
+      await Promise.race([log.durable(log.saveVote(vote(2), group), group), log.nextFailure()]);
+    }
+    expect(log.failure).toBeUndefined();
+    const { store } = await openLog(disk.crash(), { lanes: 2 });
+    expect([0, 1].map((group) => store.recovered(group).lastIndex)).toEqual(last);
+  },
+);
