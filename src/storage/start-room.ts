@@ -11,6 +11,12 @@ import { listSpares, sparePath } from './segment-file.js';
 /** Of a segment: the disk is not asked before each batch, and what others take meanwhile is not seen. */
 const UNASKED = 1 / 64;
 
+/**
+ * Less than a lane ever leaves: others have filled the disk, and nothing is left to be kept. Whether a batch fits
+ * where it has blocks already, the disk itself says.
+ */
+const GONE_BYTES = 8 * 1024;
+
 export interface StartRoomOptions {
   readonly directory: string;
   readonly lane: number;
@@ -44,9 +50,10 @@ export class StartRoom {
   claim(totalLength: number, bytes: number, keptBytes: number): void {
     const unasked = totalLength <= this.unaskedBytes && this.freeBytes - bytes >= keptBytes;
     if (!unasked) this.ask(bytes + keptBytes);
+    const gone = this.freeBytes < GONE_BYTES;
     this.freeBytes -= bytes;
     this.unaskedBytes -= totalLength;
-    if (this.freeBytes < keptBytes) throw this.full();
+    if (!gone && this.freeBytes < keptBytes) throw this.full();
     this.unaskedBytes = Math.min(this.unaskedBytes, (this.freeBytes - keptBytes) / 2 / this.lanes);
   }
 
